@@ -3,7 +3,7 @@
 add_library(stasis_flags INTERFACE)
 target_compile_options(stasis_flags INTERFACE
   -Wall -Wextra -Werror -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-qual
-  -Wduplicated-cond -Wnull-dereference -Wformat=2 -Wundef -fno-semantic-interposition)
+  -Wduplicated-cond -Wnull-dereference -Wformat=2 -Wundef -Wno-missing-field-initializers -fno-semantic-interposition)
 target_compile_definitions(stasis_flags INTERFACE _GNU_SOURCE FMT_USE_CONSTEVAL=1)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   target_compile_options(stasis_flags INTERFACE -Wno-unknown-warning-option -Wno-error)

@@ -1,0 +1,105 @@
+// What a CPU must provide to the layers above: registers, the batch loop, extended state, the stub.
+// One folder per CPU implements these declarations; nothing above includes a folder directly.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#if defined(__x86_64__)
+#include "arch/x86_64/registers.h"
+#else
+#error "this CPU has no folder in src/arch yet"
+#endif
+
+namespace stasis::arch {
+
+// ---- registers -------------------------------------------------------------------------------------------
+
+// How a stopped thread left the kernel (signal(7), "Interruption of system calls").
+enum class Interrupted {
+  no,             // not in a system call, or the call had finished
+  restart,        // -ERESTARTSYS, -ERESTARTNOINTR, -ERESTARTNOHAND: the same call is to be made again
+  restart_block,  // -ERESTART_RESTARTBLOCK: restart_syscall(2) goes on with the remaining time
+};
+Interrupted interrupted_call(const Registers& regs);
+// The number of the interrupted call; valid unless interrupted_call() is `no`.
+uint64_t interrupted_call_number(const Registers& regs);
+
+// Does by hand what the kernel does when a thread is released from a signal or event stop: makes the registers
+// go back to the call instruction, so that they can be loaded from any kind of stop. No call is pending afterwards.
+void rewind_interrupted_call(Registers& regs);
+// The same for a thread whose restart block does not exist any more, or that should start the original call anew.
+void rewind_to_call(Registers& regs, uint64_t number);
+// Lets an interrupted call report EINTR.
+void fail_interrupted_call(Registers& regs);
+
+// ---- syscall batches -------------------------------------------------------------------------------------
+
+// One system call of a batch, as the loop in the tracee reads it. The layout is the same on every CPU.
+struct BatchEntry {
+  uint64_t number;     // kEndOfTable ends a table
+  uint64_t args[6];
+  int64_t result;      // the kernel's value: negative errno on failure
+  uint64_t result_to;  // address in the tracee where the result is stored too; never null (default: `result`)
+  uint64_t flags;
+};
+static_assert(sizeof(BatchEntry) == 80);
+
+inline constexpr uint64_t kEndOfTable = ~uint64_t{0};
+inline constexpr uint64_t kStopOnError = 1;    // a failing call ends the batch
+inline constexpr uint64_t kExitIfChild = 2;    // result 0 means: I am a forked copy; leave by exit_group
+inline constexpr uint64_t kNotRun = uint64_t(INT64_MIN);  // initial `result`: the call was not made
+
+// The head of a thread's slot: what the loop and the heal code need. Written by the controller before the thread
+// is sent into the loop.
+struct SlotHead {
+  Registers registers;  // as the thread must get them back: rewind_interrupted_call() applied
+  uint64_t signal_mask;
+  uint64_t undo_table;   // address of the entries run when no controller takes the report
+  uint64_t heal_code;    // address of this slot's heal code
+  uint64_t report_call[3];  // tgid, tid (both in the tracee's own pid namespace), signal (0 in step mode)
+};
+
+// Position independent loop, shared by all slots of an area.
+std::span<const std::byte> batch_loop();
+// Offset in the loop of the instruction right behind the report: a thread that stops there has run its table.
+size_t batch_reported_offset();
+
+// Size of the heal code of one slot, and its bytes for given addresses.
+size_t heal_code_size();
+std::vector<std::byte> heal_code(uint64_t code_address, uint64_t slot_address);
+
+// Registers that send a thread into a loop at `loop`, with its first entry and slot. Everything the loop does not
+// need (stack, thread pointer, segments) is kept from `own`.
+Registers batch_registers(const Registers& own, uint64_t loop, uint64_t first_entry, uint64_t slot);
+
+// The bootstrap: loop, heal code, slot and a table of calls in one read-only piece, for a hole of a few hundred bytes
+// at `address`. Results are not stored; the loop ends at the first failing call. The last result is read by
+// bootstrap_result() from the registers of the thread that stopped at address + bootstrap_reported_offset().
+struct BootstrapCall {
+  uint64_t number;
+  uint64_t args[6];
+};
+std::vector<std::byte> bootstrap_code(uint64_t address, const SlotHead& slot, std::span<const BootstrapCall> calls);
+size_t bootstrap_size(size_t calls);
+size_t bootstrap_reported_offset();
+int64_t bootstrap_result(const Registers& regs);
+Registers bootstrap_registers(const Registers& own, uint64_t address);
+
+// ---- extended state --------------------------------------------------------------------------------------
+
+// Size in bytes of the extended state (FPU, vector registers) that ptrace transfers on this CPU; asked from the CPU.
+size_t extended_state_size();
+
+// ---- puppets ---------------------------------------------------------------------------------------------
+
+// A complete static ELF executable whose entry point loops for ever; restored tasks start as this program.
+std::span<const std::byte> stub_executable();
+
+// "x86_64", for error texts.
+std::string_view name();
+
+}  // namespace stasis::arch

@@ -1,0 +1,114 @@
+// The code that stopped tasks run. All of it is position independent and touches neither the stack nor extended
+// state nor any register that it does not get back from the slot.
+//
+// struct BatchEntry: number 0, args 8..48, result 56, result_to 64, flags 72, size 80.
+// struct SlotHead: registers 0 (user_regs_struct, 216 bytes), signal_mask 216, undo_table 224, heal_code 232,
+//                  report_call 240, 248, 256.
+#include <asm/unistd.h>
+
+#define ENTRY_RESULT 56
+#define ENTRY_RESULT_TO 64
+#define ENTRY_FLAGS 72
+#define ENTRY_SIZE 80
+#define SLOT_UNDO 224
+#define SLOT_HEAL 232
+#define SLOT_REPORT 240
+
+.macro load_call
+	mov 8(%rbx), %rdi
+	mov 16(%rbx), %rsi
+	mov 24(%rbx), %rdx
+	mov 32(%rbx), %r10
+	mov 40(%rbx), %r8
+	mov 48(%rbx), %r9
+	syscall
+.endm
+
+.macro report
+	mov SLOT_REPORT(%r12), %rdi
+	mov SLOT_REPORT+8(%r12), %rsi
+	mov SLOT_REPORT+16(%r12), %rdx
+	mov $__NR_tgkill, %eax
+	syscall
+.endm
+
+	.section .rodata
+	.balign 16
+	.globl stasis_batch_loop, stasis_batch_reported, stasis_batch_loop_end
+// rbx: first entry, r12: slot. Both survive system calls.
+stasis_batch_loop:
+1:	mov (%rbx), %rax
+	cmp $-1, %rax
+	je 3f
+	load_call
+	mov %rax, ENTRY_RESULT(%rbx)
+	mov ENTRY_RESULT_TO(%rbx), %rdx
+	mov %rax, (%rdx)
+	testb $2, ENTRY_FLAGS(%rbx)
+	jz 2f
+	test %rax, %rax
+	jz 6f
+2:	testb $1, ENTRY_FLAGS(%rbx)
+	jz 4f
+	cmp $-4095, %rax
+	jae 3f
+4:	add $ENTRY_SIZE, %rbx
+	jmp 1b
+3:	report
+stasis_batch_reported:
+	// A controller stops the thread here and moves it elsewhere. Running on means that there is none.
+	mov SLOT_UNDO(%r12), %rbx
+5:	mov (%rbx), %rax
+	cmp $-1, %rax
+	je 7f
+	load_call
+	add $ENTRY_SIZE, %rbx
+	jmp 5b
+6:	// The forked copy of the task.
+	xor %edi, %edi
+	mov $__NR_exit_group, %eax
+	syscall
+7:	jmp *SLOT_HEAL(%r12)
+stasis_batch_loop_end:
+
+	.balign 16
+	.globl stasis_bootstrap_loop, stasis_bootstrap_reported, stasis_bootstrap_loop_end
+// rbx: first call (56 bytes each: number, six arguments), r12: slot. Everything is read-only: the last result stays in
+// r13.
+stasis_bootstrap_loop:
+1:	mov (%rbx), %rax
+	cmp $-1, %rax
+	je 3f
+	load_call
+	mov %rax, %r13
+	add $56, %rbx
+	cmp $-4095, %rax
+	jb 1b
+3:	report
+stasis_bootstrap_reported:
+	jmp *SLOT_HEAL(%r12)
+stasis_bootstrap_loop_end:
+
+// A static executable of one page that does nothing: the body of a restored task before it gets its memory.
+	.balign 64
+	.globl stasis_stub, stasis_stub_end
+stasis_stub:
+	.byte 0x7f, 'E', 'L', 'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0
+	.short 2, 62                // ET_EXEC, EM_X86_64
+	.long 1
+	.quad 0x10000 + stub_entry - stasis_stub
+	.quad stub_program_header - stasis_stub
+	.quad 0
+	.long 0
+	.short 64, 56, 1, 64, 0, 0
+stub_program_header:
+	.long 1, 5                  // PT_LOAD, read and execute
+	.quad 0, 0x10000, 0x10000
+	.quad stasis_stub_end - stasis_stub, stasis_stub_end - stasis_stub
+	.quad 0x1000
+stub_entry:
+	pause
+	jmp stub_entry
+stasis_stub_end:
+
+	.section .note.GNU-stack, "", @progbits

@@ -1,0 +1,186 @@
+#include "kernel/proc.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+#include "kernel/proc_text.h"
+
+namespace stasis {
+
+namespace proc_text {
+
+void bad(std::string_view file, std::string_view why, std::string_view sample) {
+  constexpr size_t longest = 60;
+  std::string shown(sample.substr(0, longest));
+  for (char& c : shown)
+    if (static_cast<unsigned char>(c) < ' ') c = ' ';
+  throw Error(Reason::PROC_TEXT, fmt::format("cannot understand {}: {} in \"{}{}\"", file, why, shown,
+                                             sample.size() > longest ? "..." : ""));
+}
+
+}  // namespace proc_text
+
+namespace {
+
+constexpr size_t first_capacity = 16 * 1024;
+
+}  // namespace
+
+ProcDir::ProcDir(pid_t pid) : pid_(pid) {
+  char path[32];
+  std::snprintf(path, sizeof path, "/proc/%d", pid);
+  dir_.reset(::open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC));
+  if (dir_) return;
+  if (errno == ENOENT) throw Error(Reason::NO_SUCH_TASK, "there is no such task").object(describe());
+  throw Error(Reason::SYSTEM, fmt::format("cannot open {}", path)).error_number(errno).object(describe());
+}
+
+ProcDir ProcDir::of_thread(pid_t pid, pid_t tid) {
+  char path[64];
+  std::snprintf(path, sizeof path, "/proc/%d/task/%d", pid, tid);
+  ProcDir out(Fd(::open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC)), pid, tid);
+  if (out.dir_) return out;
+  if (errno == ENOENT) throw Error(Reason::NO_SUCH_TASK, "there is no such thread").object(out.describe());
+  throw Error(Reason::SYSTEM, fmt::format("cannot open {}", path)).error_number(errno).object(out.describe());
+}
+
+ProcDir ProcDir::thread(pid_t tid) const {
+  char path[32];
+  std::snprintf(path, sizeof path, "task/%d", tid);
+  ProcDir out(Fd(::openat(dir_.get(), path, O_DIRECTORY | O_RDONLY | O_CLOEXEC)), pid_, tid);
+  if (out.dir_) return out;
+  if (errno == ENOENT || errno == ESRCH)
+    throw Error(Reason::TASK_VANISHED, "the thread ended while it was looked at").object(out.describe());
+  throw Error(Reason::SYSTEM, fmt::format("cannot open {}", path)).error_number(errno).object(out.describe());
+}
+
+std::string ProcDir::describe() const {
+  return tid_ == 0 ? fmt::format("pid {}", pid_) : fmt::format("thread {} of pid {}", tid_, pid_);
+}
+
+bool ProcDir::task_exists() const noexcept {
+  // Entries of a reaped task's directory cannot be looked up any more (ENOENT, ESRCH); a zombie's can.
+  struct stat ignored;
+  return ::fstatat(dir_.get(), "stat", &ignored, 0) == 0;
+}
+
+void ProcDir::fail(const char* name, const char* what_failed, int error_number) const {
+  if ((error_number == ENOENT || error_number == ESRCH) && !task_exists())
+    throw Error(Reason::TASK_VANISHED, "the task ended while it was looked at").object(describe());
+  throw Error(Reason::SYSTEM, fmt::format("cannot {} /proc/{}/{}", what_failed, tid_ == 0 ? pid_ : tid_, name))
+      .error_number(error_number)
+      .object(describe());
+}
+
+ssize_t ProcDir::slurp(const char* name) {
+  const Fd file(::openat(dir_.get(), name, O_RDONLY | O_CLOEXEC));
+  if (!file) return -errno;
+  if (capacity_ == 0) {
+    buffer_ = std::make_unique_for_overwrite<char[]>(first_capacity);
+    capacity_ = first_capacity;
+  }
+  size_t used = 0;
+  for (;;) {
+    if (capacity_ - used < capacity_ / 4) {
+      auto bigger = std::make_unique_for_overwrite<char[]>(capacity_ * 4);
+      std::memcpy(bigger.get(), buffer_.get(), used);
+      buffer_ = std::move(bigger);
+      capacity_ *= 4;
+    }
+    // A short read says nothing: files of many records return a page at a time (seq_file). Only 0 is the end.
+    const ssize_t got = ::read(file.get(), buffer_.get() + used, capacity_ - used);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return -errno;
+    if (got == 0) return static_cast<ssize_t>(used);
+    used += static_cast<size_t>(got);
+  }
+}
+
+std::string_view ProcDir::read(const char* name) {
+  const ssize_t got = slurp(name);
+  if (got < 0) fail(name, "read", static_cast<int>(-got));
+  return {buffer_.get(), static_cast<size_t>(got)};
+}
+
+std::optional<std::string_view> ProcDir::try_read(const char* name) {
+  const ssize_t got = slurp(name);
+  if (got == -ENOENT && task_exists()) return std::nullopt;
+  if (got < 0) fail(name, "read", static_cast<int>(-got));
+  return std::string_view(buffer_.get(), static_cast<size_t>(got));
+}
+
+std::span<const std::byte> ProcDir::read_bytes(const char* name) {
+  return std::as_bytes(std::span(read(name)));
+}
+
+std::optional<std::string> ProcDir::readlink(const char* name) const {
+  // Links of /proc may be as long as a path: PATH_MAX, plus " (deleted)".
+  char target[4096 + 16];
+  const ssize_t got = ::readlinkat(dir_.get(), name, target, sizeof target);
+  if (got >= 0) return std::string(target, static_cast<size_t>(got));
+  const int error_number = errno;
+  if (error_number == ENOENT && task_exists()) return std::nullopt;
+  fail(name, "read the link", error_number);
+}
+
+Fd ProcDir::open(const char* name, int flags) const {
+  Fd file(::openat(dir_.get(), name, flags | O_CLOEXEC));
+  if (!file) fail(name, "open", errno);
+  return file;
+}
+
+void ProcDir::write(const char* name, std::string_view text) const {
+  const Fd file = open(name, O_WRONLY);
+  const ssize_t put = ::write(file.get(), text.data(), text.size());
+  if (put < 0) fail(name, "write", errno);
+  if (static_cast<size_t>(put) != text.size()) fail(name, "write all of", EIO);
+}
+
+std::vector<int> ProcDir::list(const char* name) const {
+  const Fd directory = open(name, O_RDONLY | O_DIRECTORY);
+  try {
+    return list_numeric_entries(directory.get());
+  } catch (Error& error) {
+    if (error.error_number() == ENOENT || error.error_number() == ESRCH) fail(name, "list", error.error_number());
+    error.default_object(describe());
+    throw;
+  }
+}
+
+std::vector<int> list_numeric_entries(int directory_fd) {
+  std::vector<int> out;
+  // getdents64 directly: readdir's 32 KiB buffer is allocated per directory, and 1000 entries fit in this one.
+  alignas(dirent64) char buffer[32 * 1024];
+  if (::lseek(directory_fd, 0, SEEK_SET) < 0) throw_errno("cannot rewind a directory");
+  for (;;) {
+    const long got = ::syscall(SYS_getdents64, directory_fd, buffer, sizeof buffer);
+    if (got < 0) throw_errno("cannot list a directory");
+    if (got == 0) break;
+    for (long at = 0; at < got;) {
+      unsigned short record_bytes = 0;
+      std::memcpy(&record_bytes, buffer + at + offsetof(dirent64, d_reclen), sizeof record_bytes);
+      const char* name = buffer + at + offsetof(dirent64, d_name);
+      if (const auto number = proc_text::whole_number<int>(name)) out.push_back(*number);
+      at += record_bytes;
+    }
+  }
+  // The kernel lists threads in creation order.
+  if (!std::ranges::is_sorted(out)) std::ranges::sort(out);
+  return out;
+}
+
+std::vector<pid_t> list_pids() {
+  const Fd proc(check(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "cannot open /proc"));
+  return list_numeric_entries(proc.get());
+}
+
+}  // namespace stasis

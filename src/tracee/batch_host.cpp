@@ -1,0 +1,72 @@
+#include "tracee/batch_host.h"
+
+#include <fmt/format.h>
+#include <sys/uio.h>
+
+#include <cerrno>
+
+#include "base/error.h"
+#include "kernel/process.h"
+#include "tracee/call_names.h"
+
+namespace stasis {
+
+std::string BatchHost::describe() const { return fmt::format("pid {} ({})", pid_, name_); }
+
+void throw_if_failed(const SyscallBatch& batch, const std::string& who) {
+  const arch::BatchEntry* e = batch.failed();
+  if (e == nullptr) return;
+  throw Error(Reason::BATCH_CALL_FAILED, fmt::format("{} made in the task failed", batch.describe(*e)))
+      .object(who)
+      .error_number(static_cast<int>(-e->result));
+}
+
+void BatchHost::start(Tracee& thread, unsigned slot, const SyscallBatch& batch) {
+  if (batch.size() > area_.batch_capacity(slot))
+    throw Error(Reason::INTERNAL, fmt::format("a batch of {} bytes for a slot of {}", batch.size(),
+                                              area_.batch_capacity(slot)))
+        .object(describe());
+  const uint64_t at = area_.batch(slot);
+  arch::SlotHead head{};
+  head.registers = thread.own_registers();
+  arch::rewind_interrupted_call(head.registers);
+  head.signal_mask = thread.own_signal_mask();
+  head.undo_table = at + batch.undo_offset();
+  head.heal_code = area_.heal_code(slot);
+  head.report_call[0] = static_cast<uint64_t>(thread.inner_tgid());
+  head.report_call[1] = static_cast<uint64_t>(thread.inner_tid());
+  head.report_call[2] = static_cast<uint64_t>(report_.number);
+  batch.serialise(at, scratch_);
+
+  const iovec local[2] = {{&head, sizeof head}, {scratch_.data(), scratch_.size()}};
+  const iovec remote[2] = {{reinterpret_cast<void*>(area_.slot(slot)), sizeof head},
+                           {reinterpret_cast<void*>(at), scratch_.size()}};
+  const ssize_t want = static_cast<ssize_t>(sizeof head + scratch_.size());
+  const ssize_t n = process_vm_writev(pid_, local, remote);
+  if (n != want)
+    throw Error(Reason::TRACEE_LOST, "its batch area cannot be written")
+        .object(describe())
+        .error_number(n < 0 ? static_cast<int>(-n) : EFAULT);
+  thread.send_to(arch::batch_registers(thread.own_registers(), area_.loop(), at + batch.entries_offset(),
+                                       area_.slot(slot)),
+                 report_);
+  thread.start(report_);
+}
+
+void BatchHost::finish(Tracee& thread, unsigned slot, SyscallBatch& batch, StopWaiter& waiter) {
+  thread.await_report(waiter, report_, area_.reported(), Clock::now() + kPatience);
+  const size_t skip = batch.entries_offset();
+  scratch_.resize(batch.size() - skip);
+  const int err = process_vm_read_all(pid_, area_.batch(slot) + skip, scratch_.data(), scratch_.size());
+  if (err != 0)
+    throw Error(Reason::TRACEE_LOST, "its batch area cannot be read").object(describe()).error_number(-err);
+  batch.take_results(scratch_);
+  throw_if_failed(batch, thread.describe());
+}
+
+void BatchHost::run(Tracee& thread, unsigned slot, SyscallBatch& batch, StopWaiter& waiter) {
+  start(thread, slot, batch);
+  finish(thread, slot, batch, waiter);
+}
+
+}  // namespace stasis

@@ -1,0 +1,186 @@
+#include "tracee/borrowed.h"
+
+#include <elf.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace stasis {
+
+namespace {
+
+constexpr size_t kPage = 4096;
+constexpr uint64_t align16(uint64_t n) { return (n + 15) & ~uint64_t{15}; }
+
+bool read_exactly(int memory_fd, uint64_t address, void* out, size_t bytes) {
+  return pread(memory_fd, out, bytes, static_cast<off_t>(address)) == static_cast<ssize_t>(bytes);
+}
+
+// First address behind the ELF image that `m` maps whole (the vdso); 0 if it is not understood.
+uint64_t end_of_elf_image(const Mapping& m, int memory_fd) {
+  Elf64_Ehdr h;
+  if (!read_exactly(memory_fd, m.start, &h, sizeof h) || std::memcmp(h.e_ident, ELFMAG, SELFMAG) != 0) return 0;
+  // The section headers are the last thing in an image made by ld.
+  const uint64_t end = m.start + h.e_shoff + uint64_t{h.e_shnum} * h.e_shentsize;
+  return h.e_shoff != 0 && end <= m.end ? align16(end) : 0;
+}
+
+// Free (zero) bytes between `from` and `to`, `bytes` long. What a dead controller left stays untouched: a signal
+// handler may still return into it.
+uint64_t find_zeros(int memory_fd, uint64_t from, uint64_t to, size_t bytes) {
+  if (from == 0 || to - from < bytes || to - from > 64 * kPage) return 0;
+  std::vector<char> text(to - from);
+  if (!read_exactly(memory_fd, from, text.data(), text.size())) return 0;
+  size_t run = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    run = text[i] == 0 ? run + 1 : 0;
+    const size_t begin = i + 1 - run;
+    const size_t aligned = align16(begin);
+    if (run != 0 && i + 1 >= aligned + bytes) return from + aligned;
+  }
+  return 0;
+}
+
+bool is_old_area(const Mapping& m, int memory_fd) {
+  if (!m.exec || m.write || m.shared || m.inode != 0 || !m.name.empty()) return false;
+  std::vector<std::byte> head(arch::batch_loop().size());
+  return read_exactly(memory_fd, m.start, head.data(), head.size()) && BatchArea::looks_like_code(head);
+}
+
+}  // namespace
+
+uint64_t find_bootstrap_hole(std::span<const Mapping> mappings, int memory_fd, size_t bytes) {
+  for (const Mapping& m : mappings)
+    if (m.name == "[vdso]")
+      if (const uint64_t at = find_zeros(memory_fd, end_of_elf_image(m, memory_fd), m.end, bytes)) return at;
+  for (const Mapping& m : mappings)
+    if (is_old_area(m, memory_fd))
+      if (const uint64_t at = find_zeros(memory_fd, m.start + align16(arch::batch_loop().size()), m.end, bytes))
+        return at;
+  return 0;
+}
+
+bool in_controller_code(std::span<const Mapping> mappings, int memory_fd, uint64_t address) {
+  for (const Mapping& m : mappings) {
+    if (address < m.start || address >= m.end) continue;
+    if (m.name == "[vdso]") {
+      const uint64_t end = end_of_elf_image(m, memory_fd);
+      return end != 0 && address >= end;
+    }
+    return is_old_area(m, memory_fd);
+  }
+  return false;
+}
+
+Borrowed::Borrowed(pid_t pid, std::string name, Tracee& leader, Fd memory)
+    : host_(pid, std::move(name)), leader_(&leader), memory_(std::move(memory)) {}
+
+Borrowed::~Borrowed() {
+  if (!memory_ || (!open_ && !started_)) return;
+  try {
+    StopWaiter waiter;
+    if (started_ && !open_) finish_open(waiter);
+    start_close();
+    finish_close(waiter);
+  } catch (const Error& e) {
+    log_warning("{}: the batch area stays behind: {}", host_.describe(), e.what());
+  }
+}
+
+void Borrowed::send_bootstrap(std::span<const arch::BootstrapCall> calls) {
+  arch::SlotHead head{};
+  head.registers = leader_->own_registers();
+  arch::rewind_interrupted_call(head.registers);
+  head.signal_mask = leader_->own_signal_mask();
+  head.report_call[0] = static_cast<uint64_t>(leader_->inner_tgid());
+  head.report_call[1] = static_cast<uint64_t>(leader_->inner_tid());
+  head.report_call[2] = static_cast<uint64_t>(host_.report().number);
+  const auto code = arch::bootstrap_code(hole_, head, calls);
+  const ssize_t n = pwrite(memory_.get(), code.data(), code.size(), static_cast<off_t>(hole_));
+  if (n != static_cast<ssize_t>(code.size()))
+    throw Error(Reason::NO_ROOM_FOR_BATCH, "its memory cannot be written")
+        .object(host_.describe())
+        .error_number(n < 0 ? errno : EFAULT)
+        .remedy("boot without proc_mem.force_override=never");
+  hole_used_ = std::max(hole_used_, code.size());
+  leader_->send_to(arch::bootstrap_registers(leader_->own_registers(), hole_), host_.report());
+  leader_->start(host_.report());
+}
+
+int64_t Borrowed::await_bootstrap(StopWaiter& waiter) {
+  leader_->await_report(waiter, host_.report(), hole_ + arch::bootstrap_reported_offset(),
+                        Clock::now() + BatchHost::kPatience);
+  return arch::bootstrap_result(leader_->current_registers());
+}
+
+void Borrowed::clear_bootstrap() {
+  const std::vector<std::byte> zeros(hole_used_);
+  if (pwrite(memory_.get(), zeros.data(), zeros.size(), static_cast<off_t>(hole_)) < 0)
+    log_warning("{}: the bootstrap bytes stay behind", host_.describe());
+}
+
+void Borrowed::start_open(std::span<const Mapping> mappings, const Shape& shape, ReportSignal report) {
+  hole_ = find_bootstrap_hole(mappings, memory_.get(), arch::bootstrap_size(2));
+  const uint64_t address =
+      find_free_range(mappings, BatchArea::bytes_for(shape.slots, shape.first_slot_bytes, shape.other_slot_bytes));
+  if (hole_ == 0 || address == 0)
+    throw Error(Reason::NO_ROOM_FOR_BATCH,
+                hole_ == 0 ? "no executable memory with free bytes was found" : "no free address range was found")
+        .object(host_.describe());
+  host_.set_report(report);
+  host_.set_area(BatchArea(address, shape.slots, shape.first_slot_bytes, shape.other_slot_bytes));
+  const BatchArea& area = host_.area();
+  const uint64_t flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+  // Code is never writable: it is written from outside, so that memory-deny-write-execute tasks can be borrowed.
+  const arch::BootstrapCall calls[] = {
+      {SYS_mmap, {area.address(), area.code_bytes(), PROT_READ | PROT_EXEC, flags, ~uint64_t{0}, 0}},
+      {SYS_mmap, {area.slots_address(), area.slots_bytes(), PROT_READ | PROT_WRITE, flags, ~uint64_t{0}, 0}},
+  };
+  send_bootstrap(calls);
+  started_ = true;
+}
+
+void Borrowed::finish_open(StopWaiter& waiter) {
+  const int64_t result = await_bootstrap(waiter);
+  if (result < 0 && result >= -4095) {
+    leader_->give_back();
+    clear_bootstrap();
+    started_ = false;
+    throw Error(Reason::NO_ROOM_FOR_BATCH, "mmap made in the task failed")
+        .object(host_.describe())
+        .error_number(static_cast<int>(-result))
+        .remedy("see whether a limit (RLIMIT_AS, vm.max_map_count) or a security module forbids executable memory");
+  }
+  open_ = true;
+  const auto image = host_.area().code_image();
+  if (pwrite(memory_.get(), image.data(), image.size(), static_cast<off_t>(host_.area().address())) !=
+      static_cast<ssize_t>(image.size()))
+    throw Error(Reason::NO_ROOM_FOR_BATCH, "its batch area cannot be written")
+        .object(host_.describe())
+        .error_number(errno)
+        .remedy("boot without proc_mem.force_override=never");
+}
+
+void Borrowed::start_close() {
+  const BatchArea& area = host_.area();
+  const arch::BootstrapCall calls[] = {{SYS_munmap, {area.address(), area.bytes(), 0, 0, 0, 0}}};
+  send_bootstrap(calls);
+}
+
+void Borrowed::finish_close(StopWaiter& waiter) {
+  const int64_t result = await_bootstrap(waiter);
+  leader_->give_back();
+  clear_bootstrap();
+  open_ = started_ = false;
+  if (result < 0 && result >= -4095)
+    log_warning("{}: the batch area cannot be unmapped: {}", host_.describe(), errno_text(static_cast<int>(-result)));
+}
+
+}  // namespace stasis
