@@ -76,6 +76,9 @@ std::vector<std::byte> heal_code(uint64_t code_address, uint64_t slot_address);
 // need (stack, thread pointer, segments) is kept from `own`.
 Registers batch_registers(const Registers& own, uint64_t loop, uint64_t first_entry, uint64_t slot);
 
+// Registers that make one system call by the call instruction right before `reported` of a loop.
+Registers call_registers(const Registers& own, uint64_t reported, uint64_t number, std::span<const uint64_t> args);
+
 // The bootstrap: loop, heal code, slot and a table of calls in one read-only piece, for a hole of a few hundred bytes
 // at `address`. Results are not stored; the loop ends at the first failing call. The last result is read by
 // bootstrap_result() from the registers of the thread that stopped at address + bootstrap_reported_offset().

@@ -129,7 +129,10 @@ void Borrowed::clear_bootstrap() {
 void Borrowed::start_open(std::span<const Mapping> mappings, const Shape& shape, ReportSignal report) {
   hole_ = find_bootstrap_hole(mappings, memory_.get(), arch::bootstrap_size(2));
   const uint64_t address =
-      find_free_range(mappings, BatchArea::bytes_for(shape.slots, shape.first_slot_bytes, shape.other_slot_bytes));
+      shape.address != 0
+          ? shape.address
+          : find_free_range(mappings,
+                            BatchArea::bytes_for(shape.slots, shape.first_slot_bytes, shape.other_slot_bytes));
   if (hole_ == 0 || address == 0)
     throw Error(Reason::NO_ROOM_FOR_BATCH,
                 hole_ == 0 ? "no executable memory with free bytes was found" : "no free address range was found")

@@ -21,6 +21,7 @@ class Borrowed {
     unsigned slots = 1;
     size_t first_slot_bytes = 16384;
     size_t other_slot_bytes = 4096;
+    uint64_t address = 0;  // where the area goes; 0: any free range
   };
 
   // `leader` is stopped with its own state saved and outlives this object. `mappings`: all of the process, ascending.

@@ -87,6 +87,16 @@ Registers batch_registers(const Registers& own, uint64_t loop, uint64_t first_en
   return regs;
 }
 
+Registers call_registers(const Registers& own, uint64_t reported, uint64_t number, std::span<const uint64_t> args) {
+  Registers regs = own;
+  decltype(&regs.rdi) const slots[6] = {&regs.rdi, &regs.rsi, &regs.rdx, &regs.r10, &regs.r8, &regs.r9};
+  for (size_t i = 0; i < args.size() && i < 6; ++i) *slots[i] = args[i];
+  regs.rax = number;
+  regs.orig_rax = ~uint64_t{0};
+  regs.rip = reported - kCallInstructionBytes;
+  return regs;
+}
+
 namespace {
 
 // Assembles the few instructions of the heal code.

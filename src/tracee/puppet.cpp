@@ -1,0 +1,269 @@
+#include "tracee/puppet.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/personality.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "kernel/proc.h"
+#include "kernel/process.h"
+#include "kernel/uapi.h"
+
+namespace stasis {
+
+namespace {
+
+// Puppets have no handlers worth mentioning and nothing pending, and a controller is always there.
+constexpr ReportSignal kPuppetReport{SIGURG};
+
+constexpr unsigned kPuppetOptions = uapi::ptrace_o_exitkill | PTRACE_O_TRACEEXEC;
+
+int make_stub_file() {
+  static const int fd = [] {
+    int f = memfd_create("stasis-stub", MFD_CLOEXEC | uapi::mfd_exec);
+    if (f < 0 && errno == EINVAL) f = memfd_create("stasis-stub", MFD_CLOEXEC);  // before 6.3
+    const auto stub = arch::stub_executable();
+    if (f >= 0 && write(f, stub.data(), stub.size()) != static_cast<ssize_t>(stub.size())) return -1;
+    return f;
+  }();
+  return fd;
+}
+
+// Runs in the new process until it becomes the stub. Does not return.
+[[noreturn]] void become_stub(const StubOptions& options, int go_fd, int stub_fd) {
+  char byte = 0;
+  if (read(go_fd, &byte, 1) != 1) _exit(1);
+  const int channel = options.channel->number();
+  if (dup3(options.channel->puppet_end(), channel, 0) < 0) _exit(2);
+  if (stub_fd != channel + 1 && dup3(stub_fd, channel + 1, O_CLOEXEC) < 0) _exit(3);
+  if (channel > 0) close_range(0, static_cast<unsigned>(channel) - 1, 0);
+  close_range(static_cast<unsigned>(channel) + 2, ~0u, 0);
+  // What the caller ignores (nohup, background jobs of a shell) would survive exec.
+  struct sigaction defaults {};
+  for (int s = 1; s < _NSIG; ++s) sigaction(s, &defaults, nullptr);
+  personality(options.personality);
+  char name[] = "stasis-stub";
+  char* const argv[] = {name, nullptr};
+  char* const envp[] = {nullptr};
+  execveat(channel + 1, "", argv, envp, AT_EMPTY_PATH);
+  _exit(4);
+}
+
+Error clone_error(pid_t pid, int error_number) {
+  if (error_number == EEXIST)
+    return Error(Reason::PID_TAKEN, "the pid is in use")
+        .object(fmt::format("pid {}", pid))
+        .remedy("end the process that has it, or restore in a new pid namespace");
+  if (error_number == EPERM)
+    return Error(Reason::NO_PRIVILEGE, "a process with a chosen pid cannot be made")
+        .object(fmt::format("pid {}", pid))
+        .error_number(error_number)
+        .remedy("run as root, or with CAP_CHECKPOINT_RESTORE");
+  return Error(Reason::RESTORE_CALL_FAILED, "clone3 failed")
+      .object(fmt::format("pid {}", pid))
+      .error_number(error_number);
+}
+
+void await_event(StopWaiter& waiter, pid_t pid, int event) {
+  const auto status = waiter.wait(pid, Clock::now() + BatchHost::kPatience, false);
+  if (!status || !status->stopped() || status->event() != event)
+    throw Error(Reason::RESTORE_CALL_FAILED, status ? "the stub does not start: " + status->text()
+                                                    : std::string("the stub does not start"))
+        .object(fmt::format("pid {}", pid))
+        .remedy("see whether the sysctl vm.memfd_noexec or a security module forbids to execute memory files");
+}
+
+}  // namespace
+
+// ---- descriptors -----------------------------------------------------------------------------------------
+
+FdChannel::FdChannel(int number) : number_(number) {
+  int pair[2];
+  check(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), "cannot make a socket pair");
+  controller_end_.reset(pair[0]);
+  puppet_end_.reset(pair[1]);
+}
+
+void FdChannel::send(std::span<const int> fds) const {
+  char byte = 0;
+  iovec io{&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(kMost * sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &io;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = CMSG_SPACE(fds.size_bytes());
+  cmsghdr header{};
+  header.cmsg_level = SOL_SOCKET;
+  header.cmsg_type = SCM_RIGHTS;
+  header.cmsg_len = CMSG_LEN(fds.size_bytes());
+  std::memcpy(control, &header, sizeof header);
+  std::memcpy(control + CMSG_LEN(0), fds.data(), fds.size_bytes());
+  if (sendmsg(controller_end_.get(), &message, MSG_NOSIGNAL) < 0)
+    throw_errno("cannot hand descriptors to a task", Reason::RESTORE_CALL_FAILED);
+}
+
+BatchData FdChannel::receive(SyscallBatch& batch, int number, size_t count) {
+  const BatchData byte = batch.space(1);
+  const BatchData io = batch.object(iovec{nullptr, 1});
+  batch.point(io.part(offsetof(iovec, iov_base), 8), byte);
+  const size_t control_bytes = CMSG_SPACE(count * sizeof(int));
+  const BatchData control = batch.space(control_bytes);
+  msghdr message{};
+  message.msg_iovlen = 1;
+  message.msg_controllen = control_bytes;
+  const BatchData header = batch.object(message);
+  batch.point(header.part(offsetof(msghdr, msg_iov), 8), io);
+  batch.point(header.part(offsetof(msghdr, msg_control), 8), control);
+  batch.must(SYS_recvmsg, {number, header, MSG_DONTWAIT});
+  return control.part(CMSG_LEN(0), count * sizeof(int));
+}
+
+// ---- puppets ---------------------------------------------------------------------------------------------
+
+std::unique_ptr<Puppet> Puppet::start_root(const StubOptions& options, const Shape& shape, StopWaiter& waiter) {
+  const int stub_fd = make_stub_file();
+  if (stub_fd < 0) throw_errno("cannot make the stub", Reason::RESTORE_CALL_FAILED);
+  int go[2];
+  check(pipe2(go, O_CLOEXEC), "cannot make a pipe");
+  Fd go_read(go[0]), go_write(go[1]);
+
+  pid_t wanted = options.pid;
+  uapi::clone_args args{.exit_signal = SIGCHLD};
+  if (wanted != 0) {
+    args.set_tid = reinterpret_cast<uint64_t>(&wanted);
+    args.set_tid_size = 1;
+  }
+  log::flush();
+  const long got = clone3(args);
+  if (got < 0) throw clone_error(wanted, static_cast<int>(-got));
+  if (got == 0) become_stub(options, go_read.get(), stub_fd);
+
+  std::unique_ptr<Puppet> puppet(new Puppet);
+  puppet->pid_ = static_cast<pid_t>(got);
+  puppet->host_ = BatchHost(puppet->pid_, "stub");
+  puppet->threads_.push_back(Tracee::seize(puppet->pid_, puppet->pid_, kPuppetOptions));
+  if (write(go_write.get(), "", 1) != 1) throw_errno("cannot start the stub");
+  Tracee& leader = puppet->leader();
+  // In the exec event the task is still inside execve; the next stop comes before its first instruction.
+  await_event(waiter, puppet->pid_, PTRACE_EVENT_EXEC);
+  leader.interrupt();
+  leader.resume();
+  if (!leader.await_stop(waiter, Clock::now() + BatchHost::kPatience))
+    throw Error(Reason::RESTORE_CALL_FAILED, "the stub does not stop").object(leader.describe());
+  leader.save_own_state();
+
+  ProcDir proc(puppet->pid_);
+  puppet->memory_ = proc.open("mem", O_RDWR);
+  Borrowed borrowed(puppet->pid_, "stub", leader, proc.open("mem", O_RDWR));
+  borrowed.start_open(parse_maps(proc.read("maps")),
+                      {.slots = shape.slots,
+                       .first_slot_bytes = shape.first_slot_bytes,
+                       .other_slot_bytes = shape.other_slot_bytes,
+                       .address = shape.area_address},
+                      kPuppetReport);
+  borrowed.finish_open(waiter);
+  borrowed.abandon();
+  puppet->host_.set_report(kPuppetReport);
+  puppet->host_.set_area(borrowed.host().area());
+
+  // Nothing of the stub stays.
+  constexpr uint64_t kTop = 0x7ffffffff000;
+  const BatchArea& area = puppet->host_.area();
+  SyscallBatch batch;
+  batch.must(SYS_munmap, {0, area.address()});
+  batch.must(SYS_munmap, {area.end(), kTop - area.end()});
+  puppet->run(batch, waiter);
+  return puppet;
+}
+
+std::unique_ptr<Puppet> Puppet::adopt_child(const Puppet& parent, pid_t pid, StopWaiter& waiter) {
+  std::unique_ptr<Puppet> puppet(new Puppet);
+  puppet->pid_ = pid;
+  puppet->host_ = BatchHost(pid, "puppet");
+  puppet->host_.set_report(kPuppetReport);
+  puppet->host_.set_area(parent.host_.area());
+  puppet->adopt_thread(pid, waiter);
+  puppet->memory_ = ProcDir(pid).open("mem", O_RDWR);
+  return puppet;
+}
+
+Tracee& Puppet::adopt_thread(pid_t tid, StopWaiter& waiter) {
+  threads_.push_back(Tracee::adopt(pid_, tid));
+  Tracee& t = threads_.back();
+  if (!t.await_stop(waiter, Clock::now() + BatchHost::kPatience))
+    throw Error(Reason::RESTORE_CALL_FAILED, "a cloned task does not stop").object(t.describe());
+  t.save_own_state();
+  return t;
+}
+
+Puppet::~Puppet() {
+  if (threads_.empty() || threads_.front().tid() == 0) return;
+  // Threads are waited for before the leader: its status comes only after theirs.
+  kill(pid_, SIGKILL);
+  for (size_t i = threads_.size(); i-- > 0;) {
+    const pid_t tid = threads_[i].tid();
+    threads_[i].forget();
+    int status;
+    while (waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status)) {
+    }
+  }
+}
+
+void Puppet::run(SyscallBatch& batch, StopWaiter& waiter) { host_.run(leader(), 0, batch, waiter); }
+void Puppet::start(SyscallBatch& batch) { host_.start(leader(), 0, batch); }
+void Puppet::finish(SyscallBatch& batch, StopWaiter& waiter) { host_.finish(leader(), 0, batch, waiter); }
+
+void Puppet::unmap_area(StopWaiter& waiter) {
+  const BatchArea& area = host_.area();
+  const uint64_t args[] = {area.address(), area.bytes()};
+  leader().send_to(arch::call_registers(leader().own_registers(), area.reported(), SYS_munmap, args), kPuppetReport);
+  leader().step_to_call_exit(waiter, Clock::now() + BatchHost::kPatience);
+  leader().give_back();
+}
+
+namespace {
+
+SyscallBatch::Call clone_call(SyscallBatch& batch, uint64_t flags, uint64_t exit_signal, pid_t id) {
+  const BatchData wanted = batch.object(id);
+  // CLONE_PTRACE attaches the child to this controller without a stop of the parent.
+  const BatchData args =
+      batch.object(uapi::clone_args{.flags = flags | CLONE_PTRACE, .exit_signal = exit_signal, .set_tid_size = 1});
+  batch.point(args.part(offsetof(uapi::clone_args, set_tid), 8), wanted);
+  return batch.must(SYS_clone3, {args, sizeof(uapi::clone_args)});
+}
+
+}  // namespace
+
+SyscallBatch::Call Puppet::clone_process(SyscallBatch& batch, pid_t pid) { return clone_call(batch, 0, SIGCHLD, pid); }
+
+SyscallBatch::Call Puppet::clone_thread(SyscallBatch& batch, pid_t tid) {
+  return clone_call(batch,
+                    CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM, 0, tid);
+}
+
+void release_all(std::span<const std::unique_ptr<Puppet>> puppets, bool stopped) {
+  for (const auto& p : puppets)
+    for (Tracee& t : p->threads_)
+      if (ptrace(PTRACE_SETOPTIONS, t.tid(), 0, PTRACE_O_TRACESYSGOOD) != 0)
+        throw Error(Reason::TRACEE_LOST, "it cannot be released").object(t.describe()).error_number(errno);
+  for (const auto& p : puppets) {
+    // A stop signal sent before the detach is acted upon before the first instruction.
+    if (stopped) kill(p->pid_, SIGSTOP);
+    for (Tracee& t : p->threads_) t.detach();
+  }
+}
+
+}  // namespace stasis

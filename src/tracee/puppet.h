@@ -1,0 +1,100 @@
+// A process being restored: it starts as a tiny stub and does what it is told by batches, until it is released into its
+// own code. All puppets die with the controller (PTRACE_O_EXITKILL) until release_all() lets all of them go.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "tracee/batch_host.h"
+#include "tracee/borrowed.h"
+
+namespace stasis {
+
+// The end of a socket pair that stays with the controller, for handing descriptors to puppets (SCM_RIGHTS). All puppets
+// of a tree inherit the other end, at the same number; one of them at a time receives.
+class FdChannel {
+ public:
+  // `number`: the descriptor number of the other end in every puppet.
+  explicit FdChannel(int number);
+  int number() const { return number_; }
+  int puppet_end() const { return puppet_end_.get(); }
+  void close_puppet_end() { puppet_end_.reset(); }
+
+  // Most descriptors in one message (SCM_MAX_FD of the kernel).
+  static constexpr size_t kMost = 253;
+  // Sends up to kMost descriptors as one message.
+  void send(std::span<const int> fds) const;
+  // The call that receives a message of `count` descriptors. In an otherwise empty table they get the lowest free
+  // numbers in order; `numbers` (int[count]) tells which they got.
+  static BatchData receive(SyscallBatch& batch, int number, size_t count);
+
+ private:
+  Fd controller_end_, puppet_end_;
+  int number_;
+};
+
+struct StubOptions {
+  pid_t pid = 0;                 // the pid it must have; 0: any
+  uint64_t personality = 0;      // the layout of new mappings is decided at exec (mmap_base)
+  const FdChannel* channel = nullptr;
+};
+
+class Puppet {
+ public:
+  struct Shape {
+    unsigned slots = 1;
+    size_t first_slot_bytes = 0;
+    size_t other_slot_bytes = 0;
+    uint64_t area_address = 0;  // free in the stub and in every layout of the tree
+  };
+
+  // Starts the root of a tree: a stub with an empty address space but for the batch area.
+  // Throws PID_TAKEN, NO_PRIVILEGE, RESTORE_CALL_FAILED.
+  static std::unique_ptr<Puppet> start_root(const StubOptions& options, const Shape& shape, StopWaiter& waiter);
+  // A child that a batch of `parent` has just cloned with CLONE_PTRACE; it has a copy of the parent's memory.
+  static std::unique_ptr<Puppet> adopt_child(const Puppet& parent, pid_t pid, StopWaiter& waiter);
+  // Likewise a thread, cloned with CLONE_THREAD | CLONE_PTRACE.
+  Tracee& adopt_thread(pid_t tid, StopWaiter& waiter);
+
+  // Kills the process unless it was released.
+  ~Puppet();
+  Puppet(const Puppet&) = delete;
+  Puppet& operator=(const Puppet&) = delete;
+
+  pid_t pid() const { return pid_; }
+  BatchHost& host() { return host_; }
+  std::vector<Tracee>& threads() { return threads_; }
+  Tracee& leader() { return threads_.front(); }
+  const Fd& memory() const { return memory_; }
+
+  // Runs a batch in the leader.
+  void run(SyscallBatch& batch, StopWaiter& waiter);
+  void start(SyscallBatch& batch);
+  void finish(SyscallBatch& batch, StopWaiter& waiter);
+
+  // The last call: unmaps the area, made by the leader, which then stands at the call's exit with its own registers.
+  void unmap_area(StopWaiter& waiter);
+
+  // The clone3 call of a new child or thread; the arguments live in the batch's data.
+  static SyscallBatch::Call clone_process(SyscallBatch& batch, pid_t pid);
+  static SyscallBatch::Call clone_thread(SyscallBatch& batch, pid_t tid);
+
+ private:
+  Puppet() = default;
+
+  pid_t pid_ = 0;
+  BatchHost host_;
+  std::vector<Tracee> threads_;
+  Fd memory_;
+
+  friend void release_all(std::span<const std::unique_ptr<Puppet>> puppets, bool stopped);
+};
+
+// Lets every puppet go: EXITKILL is cleared on all threads of all, then all are detached, so that a controller that
+// dies in between leaves the whole tree or nothing (O-68). `stopped`: they stay stopped by SIGSTOP.
+void release_all(std::span<const std::unique_ptr<Puppet>> puppets, bool stopped);
+
+}  // namespace stasis

@@ -1,0 +1,176 @@
+#include "tracee/seccomp_filter.h"
+
+#include <fmt/format.h>
+#include <linux/audit.h>
+#include <linux/seccomp.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+#include "kernel/uapi.h"
+#include "tracee/call_names.h"
+
+namespace stasis {
+
+std::vector<SeccompProgram> read_seccomp_filters(const Tracee& thread) {
+  std::vector<SeccompProgram> out;
+  for (uint64_t index = 0;; ++index) {
+    const auto request = static_cast<__ptrace_request>(uapi::ptrace_seccomp_get_filter);
+    const long count = ptrace(request, thread.tid(), index, nullptr);
+    if (count < 0 && errno == ENOENT) return out;
+    SeccompProgram program(count > 0 ? static_cast<size_t>(count) : 0);
+    if (count < 0 || ptrace(request, thread.tid(), index, program.data()) < 0)
+      throw Error(Reason::NO_PRIVILEGE, "its seccomp filters cannot be read")
+          .object(thread.describe())
+          .error_number(errno)
+          .remedy("run with CAP_SYS_ADMIN in the initial user namespace and outside of any seccomp filter");
+    out.push_back(std::move(program));
+  }
+}
+
+namespace {
+
+#if defined(__x86_64__)
+constexpr uint32_t kArch = AUDIT_ARCH_X86_64;
+#elif defined(__aarch64__)
+constexpr uint32_t kArch = AUDIT_ARCH_AARCH64;
+#endif
+
+// Classic BPF as seccomp allows it (net/core/filter.c, seccomp_check_filter): loads of struct seccomp_data, scratch
+// memory, arithmetic, jumps, return.
+class Machine {
+ public:
+  explicit Machine(const seccomp_data& data) : data_(data) {}
+
+  uint32_t run(std::span<const sock_filter> program) {
+    for (size_t pc = 0; pc < program.size(); ++pc) {
+      const sock_filter& f = program[pc];
+      switch (BPF_CLASS(f.code)) {
+        case BPF_LD:
+        case BPF_LDX:
+          load(f);
+          break;
+        case BPF_ST:
+          memory_[f.k % BPF_MEMWORDS] = a_;
+          break;
+        case BPF_STX:
+          memory_[f.k % BPF_MEMWORDS] = x_;
+          break;
+        case BPF_ALU:
+          a_ = alu(f);
+          break;
+        case BPF_JMP:
+          pc += jump(f);
+          break;
+        case BPF_RET:
+          return BPF_RVAL(f.code) == BPF_A ? a_ : f.k;
+        default:  // BPF_MISC
+          (BPF_MISCOP(f.code) == BPF_TAX ? x_ : a_) = BPF_MISCOP(f.code) == BPF_TAX ? a_ : x_;
+      }
+    }
+    return SECCOMP_RET_KILL_PROCESS;  // the kernel refuses programs that do not return
+  }
+
+ private:
+  void load(const sock_filter& f) {
+    uint32_t& to = BPF_CLASS(f.code) == BPF_LD ? a_ : x_;
+    switch (BPF_MODE(f.code)) {
+      case BPF_IMM:
+        to = f.k;
+        break;
+      case BPF_ABS:
+        if (f.k + 4 <= sizeof data_) std::memcpy(&to, reinterpret_cast<const char*>(&data_) + f.k, 4);
+        break;
+      case BPF_MEM:
+        to = memory_[f.k % BPF_MEMWORDS];
+        break;
+      default:  // BPF_LEN
+        to = sizeof data_;
+    }
+  }
+
+  uint32_t alu(const sock_filter& f) const {
+    const uint32_t v = BPF_SRC(f.code) == BPF_X ? x_ : f.k;
+    switch (BPF_OP(f.code)) {
+      case BPF_ADD:
+        return a_ + v;
+      case BPF_SUB:
+        return a_ - v;
+      case BPF_MUL:
+        return a_ * v;
+      case BPF_DIV:
+        return v == 0 ? 0 : a_ / v;
+      case BPF_MOD:
+        return v == 0 ? 0 : a_ % v;
+      case BPF_OR:
+        return a_ | v;
+      case BPF_AND:
+        return a_ & v;
+      case BPF_XOR:
+        return a_ ^ v;
+      case BPF_LSH:
+        return v < 32 ? a_ << v : 0;
+      case BPF_RSH:
+        return v < 32 ? a_ >> v : 0;
+      default:  // BPF_NEG
+        return 0u - a_;
+    }
+  }
+
+  // How many instructions are skipped.
+  size_t jump(const sock_filter& f) const {
+    if (BPF_OP(f.code) == BPF_JA) return f.k;
+    const uint32_t v = BPF_SRC(f.code) == BPF_X ? x_ : f.k;
+    bool taken = false;
+    switch (BPF_OP(f.code)) {
+      case BPF_JEQ:
+        taken = a_ == v;
+        break;
+      case BPF_JGT:
+        taken = a_ > v;
+        break;
+      case BPF_JGE:
+        taken = a_ >= v;
+        break;
+      default:  // BPF_JSET
+        taken = (a_ & v) != 0;
+    }
+    return taken ? f.jt : f.jf;
+  }
+
+  seccomp_data data_;
+  uint32_t a_ = 0, x_ = 0;
+  std::array<uint32_t, BPF_MEMWORDS> memory_{};
+};
+
+}  // namespace
+
+uint32_t evaluate_seccomp(std::span<const sock_filter> program, uint64_t number, std::span<const uint64_t> args,
+                          uint64_t instruction_pointer) {
+  seccomp_data data{};
+  data.nr = static_cast<int>(number);
+  data.arch = kArch;
+  data.instruction_pointer = instruction_pointer;
+  for (size_t i = 0; i < args.size() && i < 6; ++i) data.args[i] = args[i];
+  return Machine(data).run(program);
+}
+
+void require_calls_allowed(std::span<const SeccompProgram> filters, std::span<const long> numbers,
+                           const std::string& who) {
+  for (long number : numbers)
+    for (const SeccompProgram& f : filters) {
+      const uint32_t answer = evaluate_seccomp(f, static_cast<uint64_t>(number), {}, 0) & SECCOMP_RET_ACTION_FULL;
+      if (answer == SECCOMP_RET_ALLOW || answer == SECCOMP_RET_LOG) continue;
+      throw Error(Reason::SECCOMP_REFUSES,
+                  fmt::format("its seccomp filter does not allow {}, which the dump makes in the task", call_name(number)))
+          .object(who)
+          .remedy("allow the call in the filter, or stop the service in the ordinary way");
+    }
+}
+
+}  // namespace stasis
