@@ -30,8 +30,8 @@ TEST(Kinds, OnlyRawFilesHaveNoMagic) {
   for (const ImageKindInfo& info : all_image_kinds()) {
     EXPECT_EQ(info.magic == 0, info.framing == ImageFraming::RAW) << info.name;
     bool keyed = info.file_pattern.find('%') != std::string_view::npos;
-    if (info.scope == ImageScope::KEYED) EXPECT_TRUE(keyed) << info.name;
-    if (info.scope == ImageScope::WHOLE_DUMP) EXPECT_FALSE(keyed) << info.name;
+    EXPECT_TRUE(info.scope != ImageScope::KEYED || keyed) << info.name;
+    EXPECT_TRUE(info.scope != ImageScope::WHOLE_DUMP || !keyed) << info.name;
   }
 }
 

@@ -60,19 +60,8 @@ void write_all(int fd, std::string_view bytes, const std::string& shown_name) {
   }
 }
 
-uint64_t regular_file_size(int fd, const std::string& shown_name) {
-  struct stat status;
-  if (::fstat(fd, &status) < 0) fail_read(shown_name, errno);
-  if (!S_ISREG(status.st_mode)) {
-    throw Error(Reason::IMAGE_CORRUPT, "an image file is not a regular file")
-        .object(shown_name)
-        .remedy("remove it, and copy the images again from where they were made");
-  }
-  return static_cast<uint64_t>(status.st_size);
-}
-
 std::string read_all(int fd, const std::string& shown_name) {
-  uint64_t size_bytes = regular_file_size(fd, shown_name);
+  uint64_t size_bytes = image_file_size(fd, shown_name);
   if (size_bytes > max_file_bytes) {
     throw Error(Reason::IMAGE_CORRUPT, fmt::format("a file of records has {} bytes", size_bytes))
         .object(shown_name)
@@ -208,7 +197,7 @@ class MemoryMedium final : public ImageMedium {
     auto found = files_.find(name);
     if (found == files_.end()) return std::nullopt;
     if (!found->second.memory) return found->second.bytes.size();
-    return regular_file_size(found->second.memory.get(), shown_name(name));
+    return image_file_size(found->second.memory.get(), shown_name(name));
   }
 
  private:
@@ -231,6 +220,17 @@ class MemoryMedium final : public ImageMedium {
 };
 
 }  // namespace
+
+uint64_t image_file_size(int fd, const std::string& shown_name) {
+  struct stat status;
+  if (::fstat(fd, &status) < 0) fail_read(shown_name, errno);
+  if (!S_ISREG(status.st_mode)) {
+    throw Error(Reason::IMAGE_CORRUPT, "an image file is not a regular file")
+        .object(shown_name)
+        .remedy("remove it, and copy the images again from where they were made");
+  }
+  return static_cast<uint64_t>(status.st_size);
+}
 
 std::unique_ptr<ImageMedium> directory_medium(Fd directory, std::string shown_path) {
   return std::make_unique<DirectoryMedium>(std::move(directory), std::move(shown_path));

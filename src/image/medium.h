@@ -42,6 +42,9 @@ class ImageMedium {
   std::string shown_path_;
 };
 
+// The size of an open image file; IMAGE_CORRUPT when it is not a regular file.
+uint64_t image_file_size(int fd, const std::string& shown_name);
+
 std::unique_ptr<ImageMedium> directory_medium(Fd directory, std::string shown_path);
 std::unique_ptr<ImageMedium> memory_medium();
 

@@ -1,7 +1,6 @@
 #include "image/pagemap.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -148,7 +147,8 @@ PagemapWriter::PagemapWriter(ImageStore& store, ImageKind kind, uint64_t id)
 void PagemapWriter::add(const PageRange& range) {
   uint64_t previous_end = pending_ ? pending_->vaddr + pending_->nr_pages * page_size_bytes_ : 0;
   if (const char* fault = fault_of(range, previous_end, page_size_bytes_)) {
-    throw Error(Reason::INTERNAL, fmt::format("{}: {:#x}, {} pages, flags {}", fault, range.vaddr, range.nr_pages, range.flags));
+    throw Error(Reason::INTERNAL,
+                fmt::format("{}: {:#x}, {} pages, flags {}", fault, range.vaddr, range.nr_pages, range.flags));
   }
   if ((range.flags & page_present) != 0) present_pages_ += range.nr_pages;
   if (pending_ && previous_end == range.vaddr && pending_->flags == range.flags) {
@@ -170,12 +170,13 @@ void PagemapWriter::close() {
   write_pending();
   pending_.reset();
   writer_.close();
-  struct stat status;
-  check(::fstat(pages_.get(), &status), "cannot look at a pages file", Reason::IMAGE_WRITE);
+  std::string pages_name = store_.shown_name(ImageKind::PAGES, pages_id_);
+  uint64_t size_bytes = image_file_size(pages_.get(), pages_name);
   uint64_t wanted_bytes = present_pages_ * page_size_bytes_;
-  if (static_cast<uint64_t>(status.st_size) != wanted_bytes) {
-    throw Error(Reason::INTERNAL, fmt::format("{} bytes of pages were written and {} promised", status.st_size, wanted_bytes))
-        .object(store_.shown_name(ImageKind::PAGES, pages_id_));
+  if (size_bytes != wanted_bytes) {
+    throw Error(Reason::INTERNAL,
+                fmt::format("{} bytes of pages were written and {} promised", size_bytes, wanted_bytes))
+        .object(pages_name);
   }
   pages_.reset();
 }

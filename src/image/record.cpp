@@ -70,7 +70,8 @@ void RecordDecoder::check_header(ImageKind kind, MagicRule rule) {
       record_offset_ = offset_;
       magic = take_u32("the second magic number");
     } else if (rule != MagicRule::TODAY_OR_VERSION_1) {
-      corrupt(fmt::format("it opens with {:#010x} and not with {:#010x}, the magic number of all images", magic, wanted));
+      corrupt(
+          fmt::format("it opens with {:#010x} and not with {:#010x}, the magic number of all images", magic, wanted));
     }
   }
   if (magic != info.magic) {
@@ -118,8 +119,8 @@ std::string_view RecordDecoder::rest() {
 
 void RecordDecoder::expect_end() const {
   if (offset_ == bytes_.size()) return;
-  throw Error(Reason::IMAGE_CORRUPT, fmt::format("{} bytes follow after the last record, from offset {}",
-                                                 bytes_.size() - offset_, offset_))
+  throw Error(Reason::IMAGE_CORRUPT,
+              fmt::format("{} bytes follow after the last record, from offset {}", bytes_.size() - offset_, offset_))
       .object(shown_name_)
       .remedy(damaged_remedy);
 }

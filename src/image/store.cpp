@@ -27,7 +27,8 @@ const std::string& inventory_name() {
 void expect_framing(ImageKind kind, bool raw) {
   const ImageKindInfo& info = image_kind_info(kind);
   bool is_raw = info.framing == ImageFraming::RAW;
-  if (is_raw != raw) throw Error(Reason::INTERNAL, fmt::format("image kind {} is used with the wrong framing", info.name));
+  if (is_raw != raw)
+    throw Error(Reason::INTERNAL, fmt::format("image kind {} is used with the wrong framing", info.name));
 }
 
 void expect_dump_kind(ImageKind kind) {
@@ -45,8 +46,9 @@ void compare_checksum(const Manifest& expected, const std::string& name, std::st
   if (*entry->second.checksum == image_checksum(content)) return;
   throw Error(Reason::IMAGE_CORRUPT, "the file has another checksum than when it was made")
       .object(shown_name)
-      .remedy(fmt::format("copy the images again from where they were made; if the file was changed on purpose, remove {}",
-                          manifest_file_name));
+      .remedy(
+          fmt::format("copy the images again from where they were made; if the file was changed on purpose, remove {}",
+                      manifest_file_name));
 }
 
 }  // namespace
@@ -226,7 +228,9 @@ std::optional<ImageReader> ImageStore::reader(ImageKind kind, uint64_t id) const
 ImageReader ImageStore::require(ImageKind kind, uint64_t id) const {
   std::optional<ImageReader> found = reader(kind, id);
   if (!found) {
-    throw Error(Reason::IMAGE_MISSING, "an image file is missing").object(shown_name(kind, id)).remedy(incomplete_remedy);
+    throw Error(Reason::IMAGE_MISSING, "an image file is missing")
+        .object(shown_name(kind, id))
+        .remedy(incomplete_remedy);
   }
   return std::move(*found);
 }
@@ -250,7 +254,8 @@ std::optional<ImageStore::RawFile> ImageStore::open_raw(ImageKind kind, uint64_t
   std::string name = image_file_name(kind, id);
   Fd fd = medium_->open_file(name);
   if (!fd) return std::nullopt;
-  return RawFile{std::move(fd), medium_->size_bytes(name).value_or(0)};
+  uint64_t size_bytes = image_file_size(fd.get(), medium_->shown_name(name));
+  return RawFile{std::move(fd), size_bytes};
 }
 
 pb::inventory_entry read_inventory(ImageStore& store) {
@@ -282,10 +287,12 @@ bool verify_manifest(ImageStore& store) {
     Reason reason = !size_bytes                      ? Reason::IMAGE_MISSING
                     : *size_bytes < entry.size_bytes ? Reason::IMAGE_TRUNCATED
                                                      : Reason::IMAGE_CORRUPT;
-    throw Error(reason, size_bytes ? fmt::format("the file has {} bytes and was made with {}", *size_bytes, entry.size_bytes)
-                                   : "an image file is missing")
+    throw Error(reason, size_bytes
+                            ? fmt::format("the file has {} bytes and was made with {}", *size_bytes, entry.size_bytes)
+                            : "an image file is missing")
         .object(store.medium_->shown_name(name))
-        .remedy(fmt::format("{}; if the file was changed on purpose, remove {}", incomplete_remedy, manifest_file_name));
+        .remedy(
+            fmt::format("{}; if the file was changed on purpose, remove {}", incomplete_remedy, manifest_file_name));
   }
   store.expected_ = std::move(manifest);
   return true;

@@ -85,8 +85,9 @@ enum class Durability { PAGE_CACHE, DISK };
 
 class ImageStore {
  public:
-  // `directory` is open for reading (not O_PATH). A store to write: `shown_path` names the directory in errors. An inventory and a manifest of an earlier
-  // dump are removed at once: from here to commit() the directory holds no complete dump.
+  // `directory` is open for reading (not O_PATH). A store to write: `shown_path` names the directory in errors. An
+  // inventory and a manifest of an earlier dump are removed at once: from here to commit() the directory holds no
+  // complete dump.
   static ImageStore create(Fd directory, std::string shown_path);
   // A store to read.
   static ImageStore open(Fd directory, std::string shown_path);

@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <sstream>
 
 #include "base/error.h"
 #include "base/scope_guard.h"
@@ -59,7 +60,9 @@ class Store : public testing::Test {
   }
   std::string get(const std::string& name) const {
     std::ifstream file(path_ / name, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
+    std::ostringstream content;
+    content << file.rdbuf();
+    return content.str();
   }
 
   fs::path path_;
@@ -99,7 +102,8 @@ TEST_F(Store, WhatIsCommittedIsRead) {
     EXPECT_FALSE(names().contains("inventory.img"));
     store.commit(inventory(), Durability::DISK);
   }
-  EXPECT_EQ(names(), (std::set<std::string>{"fs-1.img", "inventory.img", "pages-1.img", "pstree.img", "stasis-manifest"}));
+  EXPECT_EQ(names(),
+            (std::set<std::string>{"fs-1.img", "inventory.img", "pages-1.img", "pstree.img", "stasis-manifest"}));
   struct stat status;
   ASSERT_EQ(::stat((path_ / "pstree.img").c_str(), &status), 0);
   mode_t mask = ::umask(0);
@@ -219,8 +223,20 @@ TEST_F(Store, AFileSizeLimitIsAWriteErrorAndLeavesNothing) {
 // Exit codes of the child below.
 enum { AS_EXPECTED = 0, UNEXPECTED = 1, NO_NAMESPACE = 2, NO_TMPFS = 3 };
 
+bool enter_mount_namespace() {
+  if (::unshare(CLONE_NEWNS) == 0) return true;
+  std::string uid = std::to_string(::getuid());
+  std::string gid = std::to_string(::getgid());
+  if (::unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0) return false;
+  // Without a map of its ids a process cannot make files.
+  std::ofstream("/proc/self/setgroups") << "deny";
+  std::ofstream("/proc/self/uid_map") << "0 " + uid + " 1";
+  std::ofstream("/proc/self/gid_map") << "0 " + gid + " 1";
+  return true;
+}
+
 int fill_tiny_tmpfs(const fs::path& path) {
-  if (::unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0 && ::unshare(CLONE_NEWNS) < 0) return NO_NAMESPACE;
+  if (!enter_mount_namespace()) return NO_NAMESPACE;
   ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
   if (::mount("tmpfs", path.c_str(), "tmpfs", 0, "size=16k") < 0) return NO_TMPFS;
   try {
