@@ -38,6 +38,12 @@ void check_interrupted() {
         .remedy("start it again; nothing was changed");
 }
 
+int take_interrupt() noexcept {
+  const int signal = received;
+  received = 0;
+  return signal;
+}
+
 void ignore_interrupts() { ignored = 1; }
 
 }  // namespace stasis

@@ -9,6 +9,8 @@ bool interrupted() noexcept;
 // Throws Reason::INTERRUPTED naming the signal. Called between stages and in every wait; what is under way is undone
 // like after any error.
 void check_interrupted();
+// The signal that came, once; 0 if none did.
+int take_interrupt() noexcept;
 // Interruptions are no longer acted upon: the run has passed the point of no return.
 void ignore_interrupts();
 

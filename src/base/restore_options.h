@@ -96,8 +96,8 @@ struct RestoreOptions {
 
   // --- telling ---
   RestoreStatistics* statistics = nullptr;  // filled before the wait for the root begins; not owned, may be null
-  bool log_pid = false;       // a log file for every task
-  bool unprivileged = false;  // the caller is not root and knows it
+  bool log_pid = false;                     // a log file for every task
+  bool unprivileged = false;                // the caller is not root and knows it
 };
 
 }  // namespace stasis

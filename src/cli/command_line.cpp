@@ -49,7 +49,9 @@ void take_verb(std::vector<std::string> words, CommandLine& line) {
     if (row.name == words.front()) line.verb = row.verb;
   }
   if (line.verb == Verb::none) {
-    throw Error(Reason::BAD_OPTION, "there is no such command").object(words.front()).remedy("see --help for all commands");
+    throw Error(Reason::BAD_OPTION, "there is no such command")
+        .object(words.front())
+        .remedy("see --help for all commands");
   }
   words.erase(words.begin());
   line.words = std::move(words);

@@ -48,7 +48,8 @@ std::string help_text() {
   // The rows of a section stand together in the table.
   const OptionRow* previous = nullptr;
   for (const OptionRow& row : option_table()) {
-    if (previous == nullptr || previous->section != row.section) out += fmt::format("\n{}:\n", section_title(row.section));
+    if (previous == nullptr || previous->section != row.section)
+      out += fmt::format("\n{}:\n", section_title(row.section));
     append_entry(out, option_head(row), row.help, row.support == Support::ready);
     previous = &row;
   }

@@ -1,10 +1,10 @@
 // From what was said to what is to be done: the only place that knows both spellings and option structs.
 #pragma once
 
-#include "checkpoint/options.h"
+#include "base/dump_options.h"
+#include "base/restore_options.h"
 #include "cli/options.h"
 #include "cli/workplace.h"
-#include "restore/options.h"
 
 namespace stasis::cli {
 

@@ -1,5 +1,8 @@
 #include "cli/option_table.h"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <limits>
 #include <type_traits>
 
@@ -14,23 +17,23 @@ using Setter = void (*)(CommandLine&, const char*, bool);
 
 // --- setters that only need to know a field ---
 
-template <bool CommandLine::* field>
+template <bool CommandLine::*field>
 void flag(CommandLine& line, const char*, bool on) {
   line.*field = on;
 }
 
 // For options whose very name says no.
-template <bool CommandLine::* field>
+template <bool CommandLine::*field>
 void negative(CommandLine& line, const char*, bool) {
   line.*field = false;
 }
 
-template <std::string CommandLine::* field>
+template <std::string CommandLine::*field>
 void text(CommandLine& line, const char* argument, bool) {
   line.*field = argument;
 }
 
-template <std::vector<std::string> CommandLine::* field>
+template <std::vector<std::string> CommandLine::*field>
 void list(CommandLine& line, const char* argument, bool) {
   (line.*field).emplace_back(argument);
 }
@@ -114,7 +117,16 @@ void add_veth_pair(CommandLine& line, const char* argument, bool) {
 void add_inherit_fd(CommandLine& line, const char* argument, bool) {
   bool is_debug = false;
   InheritedFd inherited = parse_inherit_fd(argument, is_debug);
-  (is_debug ? line.debug_texts : line.inherit_fd).push_back(std::move(inherited));
+  if (!is_debug) {
+    line.inherit_fd.push_back(std::move(inherited));
+    return;
+  }
+  // The debug form is a check of the descriptor's number: its text is written as soon as the option is read.
+  if (::write(inherited.fd, inherited.key.data(), inherited.key.size()) < 0) {
+    throw Error(Reason::BAD_OPTION, "cannot write to the descriptor")
+        .error_number(errno)
+        .remedy("name a descriptor that is open for writing");
+  }
 }
 
 void add_join_ns(CommandLine& line, const char* argument, bool) {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/choices.h"
-#include "restore/options.h"
+#include "base/restore_options.h"
 
 namespace stasis::cli {
 
@@ -103,7 +103,6 @@ struct CommandLine {
   bool external_masters = false;
   std::vector<std::string> external;
   std::vector<InheritedFd> inherit_fd;
-  std::vector<InheritedFd> debug_texts;  // texts to write to a descriptor at the start of a restore
   std::vector<JoinNamespace> join_ns;
   bool empty_net_namespace = false;
   std::string lsm_profile;

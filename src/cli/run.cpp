@@ -6,7 +6,6 @@
 
 #include <cstdio>
 #include <exception>
-#include <optional>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -47,17 +46,6 @@ void log_start(const CommandLine& line) {
   log_info("Running on {} {} {}", host.sysname, host.release, host.machine);
 }
 
-void write_debug_texts(const CommandLine& line) {
-  for (const InheritedFd& text : line.debug_texts) {
-    if (::write(text.fd, text.key.data(), text.key.size()) < 0) {
-      throw Error(Reason::BAD_OPTION, "cannot write to the descriptor")
-          .object(fmt::format("--inherit-fd debug[{}]", text.fd))
-          .error_number(errno)
-          .remedy("name a descriptor that is open for writing");
-    }
-  }
-}
-
 int run_verb(const CommandLine& line, const Actions& actions, LogPlace& log) {
   if (line.verb == Verb::dump || line.verb == Verb::restore) check_privilege(line);
   Workplace place = open_workplace(line, log);
@@ -70,7 +58,6 @@ int run_verb(const CommandLine& line, const Actions& actions, LogPlace& log) {
       return actions.dump(line, std::move(place));
     case Verb::restore:
       if (line.tree != 0) log_warning("restore takes the pids from the images: -t {} is ignored", line.tree);
-      write_debug_texts(line);
       return actions.restore(line, std::move(place));
     case Verb::check:
       return actions.check(line);

@@ -70,7 +70,12 @@ std::vector<std::string> candidates(std::string_view prefix, const Tables& table
 Error explain(int result, const std::string& word, const Tables& tables) {
   const bool is_long = word.starts_with("--");
   const std::string shown = is_long ? word.substr(0, word.find('=')) : fmt::format("-{}", static_cast<char>(optopt));
-  if (result == ':') return Error(Reason::BAD_OPTION, "the option needs an argument").object(shown);
+  if (result == ':') {
+    const size_t row = optopt >= kFirstValue ? static_cast<size_t>(optopt - kFirstValue) / 2 : row_of_letter(optopt);
+    return Error(Reason::BAD_OPTION, "the option needs an argument")
+        .object(shown)
+        .remedy(fmt::format("write {} {}", shown, option_table()[row].argument_name));
+  }
   // A known long option was given an argument: optopt holds its value.
   if (is_long && optopt >= kFirstValue) {
     return Error(Reason::BAD_OPTION, "the option takes no argument").object(shown).remedy("leave the = away");
@@ -151,7 +156,8 @@ Scan scan_arguments(const std::vector<std::string>& arguments, bool& help_wanted
       if (!first_error) first_error = std::move(e);
     }
   }
-  help_wanted = std::ranges::any_of(scan.settings, [](const Setting& s) { return option_table()[s.row].name == "help"; });
+  help_wanted =
+      std::ranges::any_of(scan.settings, [](const Setting& s) { return option_table()[s.row].name == "help"; });
   if (first_error) throw std::move(*first_error);
   return scan;
 }

@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "checkpoint/options.h"
-#include "restore/options.h"
+#include "base/dump_options.h"
+#include "base/restore_options.h"
 
 namespace stasis::cli {
 

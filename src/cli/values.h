@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/choices.h"
-#include "restore/options.h"
+#include "base/restore_options.h"
 
 namespace stasis::cli {
 

@@ -54,8 +54,8 @@ void open_log(const CommandLine& line, LogPlace& log) {
   if (line.log_file.empty()) {
     log::set_target_stderr();
   } else if (line.log_file == "-") {
-    log::set_target(Fd(check(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3), "cannot log to standard output",
-                             Reason::LOG_FILE)));
+    log::set_target(
+        Fd(check(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3), "cannot log to standard output", Reason::LOG_FILE)));
     log.name = "standard output";
   } else {
     if (line.log_file.find('/') != std::string::npos) {

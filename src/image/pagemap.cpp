@@ -1,5 +1,7 @@
 #include "image/pagemap.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -224,6 +226,21 @@ void PagemapReader::read_ranges(ImageReader& image, uint64_t page_size_bytes) {
     if ((range->flags & page_present) != 0) present_pages_ += range->nr_pages;
     previous_end = range->vaddr + range->nr_pages * page_size_bytes;
   }
+}
+
+std::vector<std::byte> read_stored_bytes(const PagemapReader& pages, uint64_t start, uint64_t end) {
+  std::vector<std::byte> out(end - start);
+  const uint64_t page_size = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  for (const StoredRange& r : pages.ranges()) {
+    if ((r.range.flags & page_present) == 0) continue;
+    const uint64_t from = std::max(start, r.range.vaddr);
+    const uint64_t to = std::min(end, r.range.vaddr + r.range.nr_pages * page_size);
+    if (from >= to) continue;
+    const ssize_t n = pread(pages.pages_fd(), out.data() + (from - start), to - from,
+                            static_cast<off_t>(r.pages_offset_bytes + (from - r.range.vaddr)));
+    if (n != static_cast<ssize_t>(to - from)) throw Error(Reason::IMAGE_TRUNCATED, "a pages file ends too early");
+  }
+  return out;
 }
 
 }  // namespace stasis

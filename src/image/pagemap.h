@@ -5,6 +5,7 @@
 // are the caller's business, through the descriptor of the pages file.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -91,5 +92,8 @@ class PagemapReader {
   uint32_t pages_id_ = 0;
   uint64_t present_pages_ = 0;
 };
+
+// The stored bytes of the addresses from `start` to `end`; what is not stored reads as zero. For small ranges.
+std::vector<std::byte> read_stored_bytes(const PagemapReader& pages, uint64_t start, uint64_t end);
 
 }  // namespace stasis

@@ -107,6 +107,19 @@ int get_robust_list(pid_t tid, RobustList& out) noexcept {
   return static_cast<int>(raw(SYS_get_robust_list, tid, &out.head, &out.length));
 }
 
+int thread_setresuid(uid_t real, uid_t effective, uid_t saved) noexcept {
+  return static_cast<int>(raw(SYS_setresuid, real, effective, saved));
+}
+
+int ptrace_rseq_configuration(pid_t tid, uapi::ptrace_rseq_configuration& out) noexcept {
+  return static_cast<int>(raw(SYS_ptrace, uapi::ptrace_get_rseq_configuration, tid, sizeof out, &out));
+}
+
+int ptrace_syscall_user_dispatch(pid_t tid, uapi::ptrace_sud_config& out) noexcept {
+  return static_cast<int>(
+      raw(SYS_ptrace, uapi::ptrace_get_syscall_user_dispatch_config, tid, sizeof out, &out));
+}
+
 int sched_getattr(pid_t tid, uapi::sched_attr& out) noexcept {
   return static_cast<int>(raw(SYS_sched_getattr, tid, &out, sizeof out, 0u));
 }

@@ -56,6 +56,13 @@ struct RobustList {
 };
 int get_robust_list(pid_t tid, RobustList& out) noexcept;
 
+// For the calling thread alone: glibc's wrapper changes every thread of the process (nptl(7)).
+int thread_setresuid(uid_t real, uid_t effective, uid_t saved) noexcept;
+
+// Of a stopped thread that the calling thread traces; -EIO on kernels without the request.
+int ptrace_rseq_configuration(pid_t tid, uapi::ptrace_rseq_configuration& out) noexcept;
+int ptrace_syscall_user_dispatch(pid_t tid, uapi::ptrace_sud_config& out) noexcept;
+
 int sched_getattr(pid_t tid, uapi::sched_attr& out) noexcept;
 int sched_setattr(pid_t tid, const uapi::sched_attr& attr) noexcept;
 // class << uapi::ioprio_class_shift | level

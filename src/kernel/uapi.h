@@ -373,6 +373,7 @@ inline constexpr int ioprio_class_shift = 13;
 inline constexpr unsigned long tfd_ioc_set_ticks = 0x40085400;
 
 // ---- descriptors ----
+inline constexpr int f_getowner_uids = 17;                          // 3.7, CONFIG_CHECKPOINT_RESTORE
 inline constexpr int f_dupfd_query = 1027;                          // 6.10
 inline constexpr unsigned long inotify_ioc_setnextwd = 0x40044900;  // 4.17
 inline constexpr unsigned long epiocsparams = 0x40088a01;           // 6.9

@@ -21,6 +21,14 @@
 //
 // encode() of every kind fills its part of one core_entry. A process object sees the core of the leader only. The
 // order of the rows in registry.cpp is the order of settle(), and says why.
+//
+// Who calls what, when:
+//   dump     look() of the process and of every thread before anything runs in them, then ask() into one batch each
+//            (its size tells the slot it needs), run it, answer().
+//   restore  memory, descriptors and threads are in place, all signals are blocked. settle() of the process, run by its
+//            leader; apply() of the process and of its threads, while they still have the credentials of this program;
+//            settle() of each thread, run by itself, which ends with its credentials. At the very end arm() of the
+//            process. The report signal of a puppet is none that is pending in the images.
 #pragma once
 
 #include <any>
@@ -82,15 +90,20 @@ class ObjectStates {
   explicit ObjectStates(Scope scope);
   void look(const LookView& view);
   void ask(const LookView& view, SyscallBatch& batch);
-  void answer(const SyscallBatch& batch);
+  void answer(const SyscallBatch& batch, const std::string& who);
   void encode(pb::core_entry& core) const;
-  void decode(const pb::core_entry& core);
+  void decode(const pb::core_entry& core, const std::string& who);
   void settle(const SettleView& view, SyscallBatch& batch) const;
   void apply(const SettleView& view) const;
   void arm(const SettleView& view, SyscallBatch& batch) const;
   // The state of one kind, for the few places that need it. Kind::scope must be this one's scope.
   template <class Kind>
   const typename Kind::State& get() const;
+  // For kinds that an image keeps elsewhere than in the core (Dumpable, ThpDisable).
+  template <class Kind>
+  typename Kind::State& edit() {
+    return const_cast<typename Kind::State&>(get<Kind>());
+  }
 
  private:
   Scope scope_;

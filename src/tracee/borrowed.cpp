@@ -67,16 +67,16 @@ uint64_t find_bootstrap_hole(std::span<const Mapping> mappings, int memory_fd, s
   return 0;
 }
 
-bool in_controller_code(std::span<const Mapping> mappings, int memory_fd, uint64_t address) {
+std::vector<std::pair<uint64_t, uint64_t>> controller_code(std::span<const Mapping> mappings, int memory_fd) {
+  std::vector<std::pair<uint64_t, uint64_t>> out;
   for (const Mapping& m : mappings) {
-    if (address < m.start || address >= m.end) continue;
     if (m.name == "[vdso]") {
-      const uint64_t end = end_of_elf_image(m, memory_fd);
-      return end != 0 && address >= end;
+      if (const uint64_t end = end_of_elf_image(m, memory_fd); end != 0) out.emplace_back(end, m.end);
+    } else if (is_old_area(m, memory_fd)) {
+      out.emplace_back(m.start, m.end);
     }
-    return is_old_area(m, memory_fd);
   }
-  return false;
+  return out;
 }
 
 Borrowed::Borrowed(pid_t pid, std::string name, Tracee& leader, Fd memory)

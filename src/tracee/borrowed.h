@@ -66,7 +66,7 @@ class Borrowed {
 // that a dead controller left. 0 if there is none. Reads the task's memory through `memory_fd`.
 uint64_t find_bootstrap_hole(std::span<const Mapping> mappings, int memory_fd, size_t bytes);
 
-// True if `address` lies where only code of a (dead) controller can be: the thread there is healing.
-bool in_controller_code(std::span<const Mapping> mappings, int memory_fd, uint64_t address);
+// Address ranges that hold only code of controllers that died: a thread there is healing.
+std::vector<std::pair<uint64_t, uint64_t>> controller_code(std::span<const Mapping> mappings, int memory_fd);
 
 }  // namespace stasis

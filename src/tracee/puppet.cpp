@@ -254,14 +254,14 @@ SyscallBatch::Call Puppet::clone_thread(SyscallBatch& batch, pid_t tid) {
                     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM, 0, tid);
 }
 
-void release_all(std::span<const std::unique_ptr<Puppet>> puppets, bool stopped) {
+void release_all(std::span<const std::unique_ptr<Puppet>> puppets) {
   for (const auto& p : puppets)
     for (Tracee& t : p->threads_)
       if (ptrace(PTRACE_SETOPTIONS, t.tid(), 0, PTRACE_O_TRACESYSGOOD) != 0)
         throw Error(Reason::TRACEE_LOST, "it cannot be released").object(t.describe()).error_number(errno);
   for (const auto& p : puppets) {
     // A stop signal sent before the detach is acted upon before the first instruction.
-    if (stopped) kill(p->pid_, SIGSTOP);
+    if (p->stop_signal_ != 0) kill(p->pid_, p->stop_signal_);
     for (Tracee& t : p->threads_) t.detach();
   }
 }

@@ -78,6 +78,9 @@ class Puppet {
   // The last call: unmaps the area, made by the leader, which then stands at the call's exit with its own registers.
   void unmap_area(StopWaiter& waiter);
 
+  // The signal that is to stop it as soon as it is released; 0: it runs.
+  void set_stop_signal(int signal) { stop_signal_ = signal; }
+
   // The clone3 call of a new child or thread; the arguments live in the batch's data.
   static SyscallBatch::Call clone_process(SyscallBatch& batch, pid_t pid);
   static SyscallBatch::Call clone_thread(SyscallBatch& batch, pid_t tid);
@@ -89,12 +92,13 @@ class Puppet {
   BatchHost host_;
   std::vector<Tracee> threads_;
   Fd memory_;
+  int stop_signal_ = 0;
 
-  friend void release_all(std::span<const std::unique_ptr<Puppet>> puppets, bool stopped);
+  friend void release_all(std::span<const std::unique_ptr<Puppet>> puppets);
 };
 
 // Lets every puppet go: EXITKILL is cleared on all threads of all, then all are detached, so that a controller that
-// dies in between leaves the whole tree or nothing (O-68). `stopped`: they stay stopped by SIGSTOP.
-void release_all(std::span<const std::unique_ptr<Puppet>> puppets, bool stopped);
+// dies in between leaves the whole tree or nothing (O-68).
+void release_all(std::span<const std::unique_ptr<Puppet>> puppets);
 
 }  // namespace stasis

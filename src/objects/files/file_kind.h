@@ -10,15 +10,18 @@
 //
 //     static bool match(const FileView&);                          // is this open file mine?
 //     static void dump(const FileView&, DumpFiles&, Shared&, State&);      // may refuse by throwing
+//     static void conclude(DumpFiles&, Shared&);                   // all files of the tree are in, tasks still frozen
 //     static void encode(const State&, pb::file_entry&);           // fills type, id and its own member
-//     static void write_images(Shared&, ImageStore&);              // the kind's own image files, at the end of a dump
+//     static void write_images(Shared&, ImageStore&);              // the kind's own image files; outside of the freeze
 //     static void decode(const pb::file_entry&, State&);
 //     static void read_images(const ImageStore&, Shared&);
+//     static void plan(const State&, RestoreFiles&, Shared&);      // restore, nothing made yet: refuse what cannot work
 //     static Fd create(const State&, RestoreFiles&, Shared&);      // restore: made once, by the controller
-//     static void finish(const State&, int fd, RestoreFiles&, Shared&);    // after all files exist
+//     static void finish(const State&, int fd, RestoreFiles&, Shared&);    // after all files and tasks exist
 //   };
 //
-// Files are identified by kcmp: one State for each open file description, however many descriptors share it.
+// A State has at least `id` and `flags`. Files are identified by kcmp: one State for each open file description,
+// however many descriptors share it.
 #pragma once
 
 #include <sys/stat.h>
@@ -26,7 +29,7 @@
 
 #include <any>
 #include <cstdint>
-#include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,28 +43,50 @@
 
 namespace stasis {
 
-// An open file of a dumped task. `fd` is a duplicate in this process (from pidfd_getfd), -1 where there is none (root,
-// cwd and exe are O_PATH-like views opened through /proc).
+// An open file of a dumped task.
 struct FileView {
-  uint32_t id = 0;        // of the file_entry to make
-  int fd = -1;
+  uint32_t id = 0;  // of the file_entry to make
+  int fd = -1;      // a duplicate in this process; closed when dump() returns
   struct stat st {};
-  std::string link;       // text of the /proc link: "/path", "pipe:[4711]", "/path (deleted)"
-  uint32_t flags = 0;     // open flags of the description (F_GETFL)
-  pid_t pid = 0;          // a task that holds it
-  int number = -1;        // its descriptor number there; -1 for cwd, root, exe, mapping
-  std::string who;        // "fd 7 (/path) of pid 42 (name)", for errors
+  std::string link;        // text of the /proc link: "/path", "pipe:[4711]", "/path (deleted)"
+  uint32_t flags = 0;      // open flags of the description (F_GETFL)
+  pid_t pid = 0;           // a task that holds it
+  int number = -1;         // its descriptor number there
+  std::string_view owner;  // "pid 42 (name)"
+
+  bool path_only() const noexcept;  // opened with O_PATH: names a file, and can do nothing else
+  std::string who() const;          // "fd 7 (/path) of pid 42 (name)", for errors
+};
+
+// A file that has a path and is used without a descriptor: the executable, working and root directory, a mapped file,
+// the device node of a terminal.
+struct PathFile {
+  int fd = -1;  // O_PATH will do; only looked at
+  struct stat st {};
+  std::string link;
+  uint32_t flags = 0;      // to open it with at the restore
+  std::string who;         // "the executable of pid 42 (name)", for errors
+  bool must_exist = true;  // false: the restore does not open it by this name
 };
 
 // What dumping a file may use.
 class DumpFiles {
  public:
   explicit DumpFiles(const DumpOptions& options) : options_(options) {}
+  DumpFiles(const DumpFiles&) = delete;
+  DumpFiles& operator=(const DumpFiles&) = delete;
+  virtual ~DumpFiles() = default;
+
   const DumpOptions& options() const { return options_; }
   uint32_t next_id() { return next_id_++; }
   // A pid as the tree itself sees it (identity while the tree shares our pid namespace).
   pid_t inner_pid(pid_t outer) const { return outer; }
-  // Sessions of the tree; a terminal of another session comes from outside.
+  // The id of the REG entry for `file`; equal files share one.
+  virtual uint32_t add_path_file(const PathFile& file) = 0;
+  // The user said that this resource stays outside of the dump: exact string, "pipe:[4711]".
+  bool is_external(std::string_view key) const;
+
+  // Sessions whose leader is in the tree; a terminal of another session comes from outside.
   std::vector<pid_t> tree_sessions;
 
  private:
@@ -73,23 +98,37 @@ class RestoreFiles {
  public:
   explicit RestoreFiles(const RestoreOptions& options) : options_(options) {}
   const RestoreOptions& options() const { return options_; }
-  // The caller's terminal, for files of a shell job: opened on first use with the given flags. Throws TERMINAL_MISSING.
-  Fd open_caller_terminal(uint32_t flags);
+  // A pid of the images as this program sees it.
+  pid_t outer_pid(pid_t inner) const { return inner; }
+  // The descriptor that the caller gives in place of the resource; -1: none.
+  int inherited(std::string_view key) const;
+  // Throws TERMINAL_MISSING when open_caller_terminal() would.
+  void require_caller_terminal() const;
+  // A new description of the caller's terminal: of the first of fd 0, 1, 2 that is one, else of /dev/tty.
+  Fd open_caller_terminal(uint32_t flags) const;
 
  private:
   const RestoreOptions& options_;
 };
 
-// Owner and signal for SIGIO (F_SETOWN_EX, F_SETSIG, O_ASYNC), shared by all kinds.
+// Owner and signal for SIGIO (F_SETOWN_EX, F_SETSIG), shared by all kinds. O_ASYNC is among the flags of the file.
 struct FileOwner {
-  uint32_t uid = 0, euid = 0, signal = 0, type = 0;
-  pid_t pid = 0;
+  uint32_t uid = 0, euid = 0, signal = 0;
+  uint32_t type = 0;  // 0 thread, 1 process, 2 process group, as F_SETOWN_EX and the images have it
+  pid_t pid = 0;      // as the tree sees it; 0: nobody
+
+  bool operator==(const FileOwner&) const = default;
 };
-FileOwner dump_file_owner(const FileView& view);
+FileOwner dump_file_owner(const FileView& view, const DumpFiles& files);
 void encode_file_owner(const FileOwner& owner, pb::fown_entry& out);
 FileOwner decode_file_owner(const pb::fown_entry& in);
-// Sets signal and owner on `fd` if there is an owner; every task of the tree exists.
-void restore_file_owner(const FileOwner& owner, int fd, const std::string& who);
+// Sets signal and owner on `fd` if there are any; every task of the tree exists (O-25).
+void restore_file_owner(const FileOwner& owner, int fd, const RestoreFiles& files, std::string_view what);
+
+// Open flags of a saved description for opening it anew: without those that act only once or that the task must set.
+int reopen_flags(uint32_t saved);
+// A new description of what `fd` refers to; works for files without a path too (pipes). Empty and errno on failure.
+Fd reopen(int fd, int flags);
 
 // One row of the registry.
 struct FileKind {
@@ -97,12 +136,15 @@ struct FileKind {
   pb::fd_types type;
   void (*make_state)(std::any&);
   void (*make_shared)(std::any&);
+  uint32_t (*flags)(const std::any& state);
   bool (*match)(const FileView&);
   void (*dump)(const FileView&, DumpFiles&, std::any& shared, std::any& state);
+  void (*conclude)(DumpFiles&, std::any& shared);
   void (*encode)(const std::any& state, pb::file_entry&);
   void (*write_images)(std::any& shared, ImageStore&);
   void (*decode)(const pb::file_entry&, std::any& state);
   void (*read_images)(const ImageStore&, std::any& shared);
+  void (*plan)(const std::any& state, RestoreFiles&, std::any& shared);
   Fd (*create)(const std::any& state, RestoreFiles&, std::any& shared);
   void (*finish)(const std::any& state, int fd, RestoreFiles&, std::any& shared);
 };
@@ -118,23 +160,37 @@ FileKind file_kind() {
   row.name = K::name;
   row.type = K::type;
   row.make_state = [](std::any& a) { a.emplace<State>(); };
-  row.make_shared = [](std::any& a) { a.emplace<Shared>(); };
+  // std::any wants copyable values; scratch data may own descriptors.
+  row.make_shared = [](std::any& a) { a = std::make_shared<Shared>(); };
+  row.flags = [](const std::any& st) { return std::any_cast<State>(&st)->flags; };
   row.match = K::match;
   row.dump = [](const FileView& v, DumpFiles& d, std::any& sh, std::any& st) {
-    K::dump(v, d, *std::any_cast<Shared>(&sh), *std::any_cast<State>(&st));
+    K::dump(v, d, **std::any_cast<std::shared_ptr<Shared>>(&sh), *std::any_cast<State>(&st));
   };
   row.encode = [](const std::any& st, pb::file_entry& e) { K::encode(*std::any_cast<State>(&st), e); };
   row.decode = [](const pb::file_entry& e, std::any& st) { K::decode(e, *std::any_cast<State>(&st)); };
   row.create = [](const std::any& st, RestoreFiles& r, std::any& sh) {
-    return K::create(*std::any_cast<State>(&st), r, *std::any_cast<Shared>(&sh));
+    return K::create(*std::any_cast<State>(&st), r, **std::any_cast<std::shared_ptr<Shared>>(&sh));
   };
+  if constexpr (requires { &K::conclude; })
+    row.conclude = [](DumpFiles& d, std::any& sh) {
+      K::conclude(d, **std::any_cast<std::shared_ptr<Shared>>(&sh));
+    };
   if constexpr (requires { &K::write_images; })
-    row.write_images = [](std::any& sh, ImageStore& s) { K::write_images(*std::any_cast<Shared>(&sh), s); };
+    row.write_images = [](std::any& sh, ImageStore& s) {
+      K::write_images(**std::any_cast<std::shared_ptr<Shared>>(&sh), s);
+    };
   if constexpr (requires { &K::read_images; })
-    row.read_images = [](const ImageStore& s, std::any& sh) { K::read_images(s, *std::any_cast<Shared>(&sh)); };
+    row.read_images = [](const ImageStore& s, std::any& sh) {
+      K::read_images(s, **std::any_cast<std::shared_ptr<Shared>>(&sh));
+    };
+  if constexpr (requires { &K::plan; })
+    row.plan = [](const std::any& st, RestoreFiles& r, std::any& sh) {
+      K::plan(*std::any_cast<State>(&st), r, **std::any_cast<std::shared_ptr<Shared>>(&sh));
+    };
   if constexpr (requires { &K::finish; })
     row.finish = [](const std::any& st, int fd, RestoreFiles& r, std::any& sh) {
-      K::finish(*std::any_cast<State>(&st), fd, r, *std::any_cast<Shared>(&sh));
+      K::finish(*std::any_cast<State>(&st), fd, r, **std::any_cast<std::shared_ptr<Shared>>(&sh));
     };
   return row;
 }

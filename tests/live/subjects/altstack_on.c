@@ -30,7 +30,8 @@ int main(int argc, char** argv) {
   stack_t stack = {.ss_sp = alternate, .ss_size = sizeof alternate};
   struct sigaction first = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK};
   struct sigaction second = {.sa_handler = on_second, .sa_flags = SA_ONSTACK};
-  REQUIRE(sigaltstack(&stack, NULL) == 0 && sigaction(SIGUSR1, &first, NULL) == 0 && sigaction(SIGUSR2, &second, NULL) == 0);
+  REQUIRE(sigaltstack(&stack, NULL) == 0 && sigaction(SIGUSR1, &first, NULL) == 0 &&
+          sigaction(SIGUSR2, &second, NULL) == 0);
   raise(SIGUSR1);
   stack_t now;
   if (sigaltstack(NULL, &now) != 0 || now.ss_flags != 0) return 1;

@@ -18,8 +18,12 @@ static void write_frames(const char* area, const char* mapped) {
   fclose(out);
 }
 
-static bool parent_writes(size_t i) { return i % 4 == 1; }
-static bool child_writes(size_t i) { return i % 4 == 2; }
+static bool parent_writes(size_t i) {
+  return i % 4 == 1;
+}
+static bool child_writes(size_t i) {
+  return i % 4 == 2;
+}
 
 static char* map(int fd) {
   int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_PRIVATE;
@@ -31,7 +35,8 @@ static char* map(int fd) {
 }
 
 static void child_main(char* area, char* mapped, char* separate) {
-  REQUIRE(mmap(separate, kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == separate);
+  REQUIRE(mmap(separate, kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+          separate);
   fill_page(separate, 1);
   for (size_t i = 0; i < kPages; i++) {
     if (!child_writes(i)) continue;
@@ -63,8 +68,8 @@ static void compare_frames(const char* area, const char* mapped) {
     unsigned long anonymous = 0, file = 0;
     CHECK(fscanf(in, "%lx %lx", &anonymous, &file) == 2, "the child's frames end early");
     bool shared = !parent_writes(i) && !child_writes(i);
-    CHECK((anonymous == (pagemap_word(area + i * kPageBytes) & kFrameMask)) == shared,
-          "anonymous page %zu is %s", i, shared ? "no longer shared" : "shared");
+    CHECK((anonymous == (pagemap_word(area + i * kPageBytes) & kFrameMask)) == shared, "anonymous page %zu is %s", i,
+          shared ? "no longer shared" : "shared");
     CHECK((file == (pagemap_word(mapped + i * kPageBytes) & kFrameMask)) == shared,
           "page %zu of the file mapping is %s", i, shared ? "no longer shared" : "shared");
   }

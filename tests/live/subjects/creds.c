@@ -48,10 +48,13 @@ static struct credentials read_credentials(void) {
 
 static void compare(const struct credentials* before) {
   struct credentials now = read_credentials();
-  CHECK(memcmp(before->uid, now.uid, sizeof now.uid) == 0, "uids %u %u %u %u", now.uid[0], now.uid[1], now.uid[2], now.uid[3]);
-  CHECK(memcmp(before->gid, now.gid, sizeof now.gid) == 0, "gids %u %u %u %u", now.gid[0], now.gid[1], now.gid[2], now.gid[3]);
+  CHECK(memcmp(before->uid, now.uid, sizeof now.uid) == 0, "uids %u %u %u %u", now.uid[0], now.uid[1], now.uid[2],
+        now.uid[3]);
+  CHECK(memcmp(before->gid, now.gid, sizeof now.gid) == 0, "gids %u %u %u %u", now.gid[0], now.gid[1], now.gid[2],
+        now.gid[3]);
   CHECK(before->group_count == now.group_count && memcmp(before->groups, now.groups, sizeof now.groups) == 0, "groups");
-  CHECK(memcmp(before->caps, now.caps, sizeof now.caps) == 0, "capabilities: effective %#x %#x", now.caps[0].effective, now.caps[1].effective);
+  CHECK(memcmp(before->caps, now.caps, sizeof now.caps) == 0, "capabilities: effective %#x %#x", now.caps[0].effective,
+        now.caps[1].effective);
   CHECK(before->bounding == now.bounding, "bounding set %#lx", now.bounding);
   CHECK(before->ambient == now.ambient, "ambient set %#lx", now.ambient);
   CHECK(before->securebits == now.securebits, "securebits %#x", (unsigned)now.securebits);
@@ -80,7 +83,8 @@ static void become_odd(void) {
 
 static void become_reduced_root(void) {
   REQUIRE(prctl(PR_CAPBSET_DROP, CAP_SYS_MODULE) == 0 && prctl(PR_CAPBSET_DROP, CAP_SYS_TIME) == 0);
-  REQUIRE(prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED) == 0);
+  REQUIRE(prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED) ==
+          0);
   REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
 }
 

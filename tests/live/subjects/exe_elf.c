@@ -26,7 +26,8 @@ int main(int argc, char** argv) {
 
   for (subject_ready(); subject_next(); subject_verdict()) {
     char link[PATH_MAX] = "";
-    CHECK(readlink("/proc/self/exe", link, sizeof link - 1) > 0 && strcmp(link, subject_path("copy")) == 0, "exe is %s", link);
+    CHECK(readlink("/proc/self/exe", link, sizeof link - 1) > 0 && strcmp(link, subject_path("copy")) == 0, "exe is %s",
+          link);
     char magic[SELFMAG];
     CHECK(pread(self, magic, SELFMAG, 0) == SELFMAG && memcmp(magic, ELFMAG, SELFMAG) == 0, "content of the program");
     CHECK(lseek(self, 0, SEEK_CUR) == 16, "the position in the program moved to %ld", (long)lseek(self, 0, SEEK_CUR));

@@ -41,7 +41,8 @@ int main(int argc, char** argv) {
     if (waiting == 9) CHECK(read(both, text, 9) == 9 && strcmp(text, "in flight") == 0, "content %s", text);
     CHECK(write(both, "in flight", 9) == 9, "putting it back");
     CHECK(read(only_reader, text, 1) == 0, "a fifo without writer is not at its end");
-    CHECK(write(to_child_writer, "b", 1) == 1 && read(from_child, text, 1) == 1 && text[0] == 'c', "exchange with the child");
+    CHECK(write(to_child_writer, "b", 1) == 1 && read(from_child, text, 1) == 1 && text[0] == 'c',
+          "exchange with the child");
     struct stat info;
     CHECK(stat(subject_path("both"), &info) == 0 && S_ISFIFO(info.st_mode), "the fifo's name");
     if (subject_last) CHECK(write(to_child_writer, "q", 1) == 1, "ending the child");

@@ -41,7 +41,8 @@ static void open_all(void) {
 
 static void check_flags(int fd, int status_flags, int descriptor_flags, off_t position) {
   int ignored = O_LARGEFILE | 0100000;
-  CHECK((fcntl(fd, F_GETFL) & ~ignored) == (status_flags & ~ignored), "fd %d: flags %#o", fd, (unsigned)fcntl(fd, F_GETFL));
+  CHECK((fcntl(fd, F_GETFL) & ~ignored) == (status_flags & ~ignored), "fd %d: flags %#o", fd,
+        (unsigned)fcntl(fd, F_GETFL));
   CHECK(fcntl(fd, F_GETFD) == descriptor_flags, "fd %d: close-on-exec", fd);
   if (position >= 0) CHECK(lseek(fd, 0, SEEK_CUR) == position, "fd %d: position %ld", fd, (long)lseek(fd, 0, SEEK_CUR));
 }
@@ -69,7 +70,8 @@ static void check_all(pid_t child) {
   char text[8] = "";
   CHECK(pread(separate, text, 5, 10) == 5 && memcmp(text, "abcde", 5) == 0, "content");
   struct stat before, now;
-  CHECK(fstat(append, &before) == 0 && write(append, "x", 1) == 1 && fstat(append, &now) == 0 && now.st_size == before.st_size + 1,
+  CHECK(fstat(append, &before) == 0 && write(append, "x", 1) == 1 && fstat(append, &now) == 0 &&
+            now.st_size == before.st_size + 1,
         "append");
 }
 
@@ -78,7 +80,8 @@ static void child_main(void) {
   nonblock = open_or_die(subject_path("a"), O_RDONLY | O_NONBLOCK);
   subject_write_file("child", "up\n");
   while (subject_next()) {
-    CHECK(WAIT_UNTIL(lseek(first, 0, SEEK_CUR) == 9), "the parent's seek is not seen, position %ld", (long)lseek(first, 0, SEEK_CUR));
+    CHECK(WAIT_UNTIL(lseek(first, 0, SEEK_CUR) == 9), "the parent's seek is not seen, position %ld",
+          (long)lseek(first, 0, SEEK_CUR));
     lseek(first, 11, SEEK_SET);
     subject_part("child");
   }

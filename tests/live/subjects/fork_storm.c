@@ -22,7 +22,8 @@ static void* short_thread(void* argument) {
 static void one_thread(struct score* score) {
   pthread_t thread;
   void* value = NULL;
-  if (pthread_create(&thread, NULL, short_thread, score) != 0 || pthread_join(thread, &value) != 0 || value != score) score->wrong++;
+  if (pthread_create(&thread, NULL, short_thread, score) != 0 || pthread_join(thread, &value) != 0 || value != score)
+    score->wrong++;
   score->threads++;
 }
 static void expect_exit(struct score* score, pid_t child, int code) {
@@ -42,15 +43,19 @@ static void one_fork(struct score* score) {
     if (grandchild < 0 || waitpid(grandchild, &status, 0) != grandchild || WEXITSTATUS(status) != 3) _exit(201);
     _exit(code);
   }
-  if (child < 0) score->wrong++;
-  else expect_exit(score, child, code);
+  if (child < 0)
+    score->wrong++;
+  else
+    expect_exit(score, child, code);
   score->forks++;
 }
 static void one_exec(struct score* score) {
   char* const arguments[] = {self_path, "exit-with-5", NULL};
   pid_t child;
-  if (posix_spawn(&child, self_path, NULL, NULL, arguments, environ) != 0) score->wrong++;
-  else expect_exit(score, child, 5);
+  if (posix_spawn(&child, self_path, NULL, NULL, arguments, environ) != 0)
+    score->wrong++;
+  else
+    expect_exit(score, child, 5);
   score->execs++;
 }
 

@@ -11,9 +11,9 @@ static pthread_mutex_t held = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
 static sem_t semaphore;
-static volatile int turn;              // the generation that may pass
-static volatile int passed[4];         // the last generation that each waiter passed
-static volatile int surprises;         // wake-ups nobody asked for, and EINTR
+static volatile int turn;       // the generation that may pass
+static volatile int passed[4];  // the last generation that each waiter passed
+static volatile int surprises;  // wake-ups nobody asked for, and EINTR
 static volatile int at_work[4];
 
 static void* futex_waiter(void* unused) {
@@ -84,7 +84,8 @@ int main(int argc, char** argv) {
     pthread_mutex_lock(&guard);
     turn = -round;
     pthread_mutex_unlock(&guard);
-    CHECK(WAIT_UNTIL(at_work[0] == round + 1 && at_work[1] == round + 1 && at_work[2] == round + 1 && at_work[3] == round + 1),
+    CHECK(WAIT_UNTIL(at_work[0] == round + 1 && at_work[1] == round + 1 && at_work[2] == round + 1 &&
+                     at_work[3] == round + 1),
           "a waiter does not wait again");
     sleep_ms(20);
   }

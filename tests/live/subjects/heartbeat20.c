@@ -1,7 +1,7 @@
 // Twenty threads, each raising a counter of its own in a file that others can map: a watcher sees at once when one
 // of them stops, and for how long. Layout of `beats`: 20 cells of 64 bytes, {u64 count; u64 wrong}.
-#include <pthread.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include "subject.h"
@@ -22,8 +22,12 @@ static void* beat(void* argument) {
   for (;;) {
     struct timespec nap = {0, 2000000}, left;
     switch (index % 4) {
-      case 0: cell->wrong += nanosleep(&nap, &left) != 0; break;
-      case 1: cell->wrong += poll(NULL, 0, 2) != 0; break;
+      case 0:
+        cell->wrong += nanosleep(&nap, &left) != 0;
+        break;
+      case 1:
+        cell->wrong += poll(NULL, 0, 2) != 0;
+        break;
       case 2: {
         struct pollfd waiting = {pipe_ends[0], POLLIN, 0};
         cell->wrong += ppoll(&waiting, 1, &nap, NULL) != 0;
@@ -60,7 +64,8 @@ int main(int argc, char** argv) {
     if (!subject_asked()) continue;
     for (int i = 1; i < kThreads; i++) seen[i] = cells[i].count;
     for (int i = 1; i < kThreads; i++) CHECK(WAIT_UNTIL(cells[i].count > seen[i]), "thread %d stands still", i);
-    for (int i = 0; i < kThreads; i++) CHECK(cells[i].wrong == 0, "thread %d: %lu calls went wrong", i, (unsigned long)cells[i].wrong);
+    for (int i = 0; i < kThreads; i++)
+      CHECK(cells[i].wrong == 0, "thread %d: %lu calls went wrong", i, (unsigned long)cells[i].wrong);
     subject_verdict();
     if (subject_last) return subject_status();
   }

@@ -13,7 +13,9 @@ static const struct {
                {ITIMER_PROF, CLOCK_PROCESS_CPUTIME_ID, "profiling"}};
 enum { kFirst_s = 40, kInterval_s = 7 };
 static volatile int alarms;
-static void on_alarm(int number) { alarms += number == SIGALRM; }
+static void on_alarm(int number) {
+  alarms += number == SIGALRM;
+}
 
 static double left_s(int which, double* interval_s) {
   struct itimerval now;
@@ -39,10 +41,12 @@ int main(int argc, char** argv) {
     for (int i = 0; i < 3; i++) {
       double interval_s, left = left_s(kTimers[i].which, &interval_s);
       double used = kFirst_s + i - left, passed = clock_s(kTimers[i].clock) - armed_at[i];
-      CHECK(interval_s > kInterval_s + 0.249 && interval_s < kInterval_s + 0.251, "%s: interval %.3f s", kTimers[i].name, interval_s);
+      CHECK(interval_s > kInterval_s + 0.249 && interval_s < kInterval_s + 0.251, "%s: interval %.3f s",
+            kTimers[i].name, interval_s);
       // CPU time starts again at zero in a restored task, so only the remaining time itself can be compared there.
       double most = i == 0 ? passed + 0.3 : 2.0;
-      CHECK(used > -0.01 && used < most, "%s: %.3f s are left of %d s after %.3f s", kTimers[i].name, left, kFirst_s + i, passed);
+      CHECK(used > -0.01 && used < most, "%s: %.3f s are left of %d s after %.3f s", kTimers[i].name, left,
+            kFirst_s + i, passed);
     }
     CHECK(alarms == 0, "the real timer went off early");
     struct itimerval soon = {{0, 0}, {0, 20000}};

@@ -12,7 +12,9 @@ static const int kProtections[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE,
                                    PROT_READ | PROT_WRITE | PROT_EXEC};
 
 static sigjmp_buf fault_return;
-static void on_fault(int signal_number) { siglongjmp(fault_return, signal_number); }
+static void on_fault(int signal_number) {
+  siglongjmp(fault_return, signal_number);
+}
 
 static bool can_read(volatile char* at) {
   if (sigsetjmp(fault_return, 1) != 0) return false;
@@ -66,7 +68,7 @@ int main(int argc, char** argv) {
 
   char* pages = map(kPages * kPageBytes, 0);
   for (size_t i = 0; i < kPages; i += 2) fill_page(pages + i * kPageBytes, i);  // every second page is a hole
-  memset(pages + kPageBytes, 0, kPageBytes);  // a page that exists and is zero
+  memset(pages + kPageBytes, 0, kPageBytes);                                    // a page that exists and is zero
   char* sparse = map(kSparseBytes, MAP_NORESERVE);
   fill_page(sparse + (1ul << 30), 1001);
   fill_page(sparse + kSparseBytes - kPageBytes, 1002);

@@ -6,7 +6,9 @@
 
 enum { kPages = 16 };
 
-static bool is_file_page(const char* at) { return (pagemap_word(at) >> 61 & 1) != 0; }
+static bool is_file_page(const char* at) {
+  return (pagemap_word(at) >> 61 & 1) != 0;
+}
 
 static int make_file(const char* name, size_t pages, uint64_t salt) {
   int fd = open(subject_path(name), O_RDWR | O_CREAT | O_TRUNC, 0755);

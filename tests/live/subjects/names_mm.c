@@ -30,8 +30,10 @@ int main(int argc, char** argv) {
       CHECK(now.size == before[i].size && memcmp(now.bytes, before[i].bytes, (size_t)now.size) == 0, "%s", kFiles[i]);
     }
     memset(exe_now, 0, sizeof exe_now);
-    CHECK(readlink("/proc/self/exe", exe_now, sizeof exe_now - 1) > 0 && strcmp(exe_now, exe_before) == 0, "exe is %s", exe_now);
-    CHECK(personality(0xffffffff) == (ADDR_NO_RANDOMIZE | STICKY_TIMEOUTS), "personality %#x", (unsigned)personality(0xffffffff));
+    CHECK(readlink("/proc/self/exe", exe_now, sizeof exe_now - 1) > 0 && strcmp(exe_now, exe_before) == 0, "exe is %s",
+          exe_now);
+    CHECK(personality(0xffffffff) == (ADDR_NO_RANDOMIZE | STICKY_TIMEOUTS), "personality %#x",
+          (unsigned)personality(0xffffffff));
     CHECK(getauxval(AT_RANDOM) == random_bytes && getauxval(AT_SYSINFO_EHDR) == vdso, "the auxiliary vector in memory");
     CHECK(strcmp(getenv("SUBJECT"), "set after the start, so only in memory") == 0, "the environment in memory");
     CHECK(prctl(PR_GET_DUMPABLE) == 1, "dumpable is %d", prctl(PR_GET_DUMPABLE));

@@ -10,7 +10,11 @@
 enum { kThreads = 5 };
 static const struct {
   int policy, priority, nice;
-} kWanted[kThreads] = {{SCHED_OTHER, 0, 7}, {SCHED_BATCH, 0, 3}, {SCHED_IDLE, 0, 0}, {SCHED_FIFO, 11, 0}, {SCHED_RR | SCHED_RESET_ON_FORK, 22, 0}};
+} kWanted[kThreads] = {{SCHED_OTHER, 0, 7},
+                       {SCHED_BATCH, 0, 3},
+                       {SCHED_IDLE, 0, 0},
+                       {SCHED_FIFO, 11, 0},
+                       {SCHED_RR | SCHED_RESET_ON_FORK, 22, 0}};
 
 struct state {
   int index;
@@ -42,13 +46,16 @@ static void check_thread(const struct state* state) {
   int i = state->index;
   struct sched_param parameter;
   if (!state->refused) {
-    CHECK(sched_getscheduler(state->tid) == kWanted[i].policy, "thread %d: policy %d", i, sched_getscheduler(state->tid));
-    CHECK(sched_getparam(state->tid, &parameter) == 0 && parameter.sched_priority == kWanted[i].priority, "thread %d: priority", i);
+    CHECK(sched_getscheduler(state->tid) == kWanted[i].policy, "thread %d: policy %d", i,
+          sched_getscheduler(state->tid));
+    CHECK(sched_getparam(state->tid, &parameter) == 0 && parameter.sched_priority == kWanted[i].priority,
+          "thread %d: priority", i);
   }
   errno = 0;
   CHECK(getpriority(PRIO_PROCESS, (id_t)state->tid) == kWanted[i].nice && errno == 0, "thread %d: nice value", i);
   cpu_set_t cpus;
-  CHECK(sched_getaffinity(state->tid, sizeof cpus, &cpus) == 0 && CPU_EQUAL(&cpus, &state->cpus), "thread %d: affinity", i);
+  CHECK(sched_getaffinity(state->tid, sizeof cpus, &cpus) == 0 && CPU_EQUAL(&cpus, &state->cpus), "thread %d: affinity",
+        i);
 }
 
 int main(int argc, char** argv) {

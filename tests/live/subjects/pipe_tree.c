@@ -46,17 +46,20 @@ int main(int argc, char** argv) {
   for (subject_ready(); subject_next(); subject_verdict()) {
     for (int i = 0; i < kInFlight; i++) {
       int token = 0;
-      CHECK(read(ring[kTasks][0], &token, sizeof token) == sizeof token && token == -1000 * i + kTasks, "token in flight is %d", token);
+      CHECK(read(ring[kTasks][0], &token, sizeof token) == sizeof token && token == -1000 * i + kTasks,
+            "token in flight is %d", token);
     }
     for (int round = 0; round < 50; round++) {
       int token = round * 100;
       CHECK(write(ring[0][1], &token, sizeof token) == sizeof token, "write into the ring");
-      CHECK(read(ring[kTasks][0], &token, sizeof token) == sizeof token && token == round * 100 + kTasks, "the token is %d", token);
+      CHECK(read(ring[kTasks][0], &token, sizeof token) == sizeof token && token == round * 100 + kTasks,
+            "the token is %d", token);
     }
     put_in_flight(ring[0][1]);
     sleep_ms(50);
     if (!subject_last) continue;
-    for (int i = 0, token; i < kInFlight; i++) CHECK(read(ring[kTasks][0], &token, sizeof token) == sizeof token, "last tokens");
+    for (int i = 0, token; i < kInFlight; i++)
+      CHECK(read(ring[kTasks][0], &token, sizeof token) == sizeof token, "last tokens");
     close(ring[0][1]);  // end of file runs through the ring and ends everybody
     char byte;
     CHECK(read(ring[kTasks][0], &byte, 1) == 0, "no end of file at the end of the ring");

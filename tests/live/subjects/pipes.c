@@ -10,7 +10,9 @@ static void pattern(char* bytes, size_t size, unsigned salt) {
 
 static char wanted[1 << 20], found[1 << 20];
 
-static void make(int ends[2], int flags) { REQUIRE(pipe2(ends, flags) == 0); }
+static void make(int ends[2], int flags) {
+  REQUIRE(pipe2(ends, flags) == 0);
+}
 static void put(int fd, size_t size, unsigned salt) {
   pattern(wanted, size, salt);
   REQUIRE(write(fd, wanted, size) == (ssize_t)size);
@@ -18,7 +20,8 @@ static void put(int fd, size_t size, unsigned salt) {
 // Reads everything, compares, and puts it back.
 static void check_content(const char* name, const int ends[2], size_t size, unsigned salt) {
   int waiting = -1;
-  CHECK(ioctl(ends[0], FIONREAD, &waiting) == 0 && waiting == (int)size, "%s: %d bytes instead of %zu", name, waiting, size);
+  CHECK(ioctl(ends[0], FIONREAD, &waiting) == 0 && waiting == (int)size, "%s: %d bytes instead of %zu", name, waiting,
+        size);
   if (waiting != (int)size) return;
   size_t have = 0;
   while (have < size) {
@@ -70,10 +73,12 @@ int main(int argc, char** argv) {
     CHECK(fcntl(large[0], F_GETFD) == FD_CLOEXEC && fcntl(some[0], F_GETFD) == 0, "close-on-exec");
     CHECK(fcntl(small[0], F_GETPIPE_SZ) == kPageBytes, "size of the small pipe is %d", fcntl(small[0], F_GETPIPE_SZ));
     CHECK(write(closed_reader[1], "x", 1) == -1 && errno == EPIPE, "a pipe without reader takes data");
-    CHECK((fcntl(nonblock[0], F_GETFL) & O_NONBLOCK) != 0 && (fcntl(nonblock[1], F_GETFL) & O_NONBLOCK) == 0, "O_NONBLOCK");
+    CHECK((fcntl(nonblock[0], F_GETFL) & O_NONBLOCK) != 0 && (fcntl(nonblock[1], F_GETFL) & O_NONBLOCK) == 0,
+          "O_NONBLOCK");
     CHECK((fcntl(reopened, F_GETFL) & O_NONBLOCK) == 0, "O_NONBLOCK of the second description");
     CHECK(read(nonblock[0], found, 1) == -1 && errno == EAGAIN, "a read that may not block");
-    CHECK(write(nonblock[1], "y", 1) == 1 && read(reopened, found, 1) == 1 && found[0] == 'y', "the second description");
+    CHECK(write(nonblock[1], "y", 1) == 1 && read(reopened, found, 1) == 1 && found[0] == 'y',
+          "the second description");
     CHECK((fcntl(packets[1], F_GETFL) & O_DIRECT) != 0, "packet mode");
     CHECK(write(packets[1], "ab", 2) == 2 && write(packets[1], "c", 1) == 1 && read(packets[0], found, 10) == 2 &&
               read(packets[0], found, 10) == 1,

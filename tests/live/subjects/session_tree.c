@@ -11,8 +11,8 @@ struct task {
 };
 // Index 0 is the root, a session leader by the driver. Parents come before their children.
 static const struct task kTree[kTasks] = {
-    {"root", -1, 0, 0},        {"same", 0, 0, 0},       {"leader", 0, 2, 0},      {"member", 0, 2, 0},
-    {"session", 0, 4, 4},      {"below", 4, 4, 4},      {"older", 4, 0, 0},
+    {"root", -1, 0, 0},   {"same", 0, 0, 0},  {"leader", 0, 2, 0}, {"member", 0, 2, 0},
+    {"session", 0, 4, 4}, {"below", 4, 4, 4}, {"older", 4, 0, 0},
 };
 
 static void pid_file(int index, const char* what, char* name, size_t size) {
@@ -56,8 +56,10 @@ static void run(int index) {
   pid_t children[kTasks] = {0};
   announce(index, "pid");
   fork_children(index, true, children);
-  if (index != 0 && kTree[index].session == index) REQUIRE(setsid() == getpid());
-  else if (index != 0 && kTree[index].group == index) REQUIRE(setpgid(0, 0) == 0);
+  if (index != 0 && kTree[index].session == index)
+    REQUIRE(setsid() == getpid());
+  else if (index != 0 && kTree[index].group == index)
+    REQUIRE(setpgid(0, 0) == 0);
   announce(index, "group");
   fork_children(index, false, children);
   int leader = kTree[index].group;
@@ -84,8 +86,10 @@ static void run(int index) {
       subject_collect(kTree[i].tag);
       subject_join(children[i]);
     }
-    if (index == 0) subject_verdict();
-    else subject_part(kTree[index].tag);
+    if (index == 0)
+      subject_verdict();
+    else
+      subject_part(kTree[index].tag);
   }
   _exit(subject_status());
 }

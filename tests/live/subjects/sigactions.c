@@ -15,7 +15,9 @@ struct kernel_action {
 
 static volatile int plain_calls, info_calls, info_value, depth, deepest;
 
-static void on_plain(int number) { plain_calls += number; }
+static void on_plain(int number) {
+  plain_calls += number;
+}
 static void on_info(int number, siginfo_t* info, void* context) {
   if (number != SIGRTMIN + 3 || context == NULL) return;
   info_calls++;

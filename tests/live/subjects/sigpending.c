@@ -73,20 +73,24 @@ struct worker {
 static struct worker workers[3];
 static volatile int request;
 
+static void queue_own(const struct worker* worker) {
+  for (int i = 0; i < kSelfQueued; i++) queue_for_thread(SIGRTMIN + 15, worker->index * 10 + i);
+}
+
 static void* work(void* argument) {
   struct worker* worker = argument;
+  queue_own(worker);
+  worker->checked = -1;
   for (int seen = 0;; sleep_ms(kPollMs)) {
-    if (seen == 0 || request != seen) {
-      siginfo_t info;
-      seen = seen == 0 ? -1 : request;
-      for (int i = 0; seen > 0 && i < kSelfQueued; i++)
-        if (!take(SIGRTMIN + 15, &info) || info.si_value.sival_int != worker->index * 10 + i)
-          worker->failure = "a signal queued for a thread";
-      if (seen > 0 && take(SIGRTMIN + 15, &info)) worker->failure = "more signals than were queued for a thread";
-      for (int i = 0; i < kSelfQueued; i++) queue_for_thread(SIGRTMIN + 15, worker->index * 10 + i);
-      worker->checked = seen;
-    }
-    if (seen == -1) seen = request;
+    if (request == seen) continue;
+    seen = request;
+    siginfo_t info;
+    for (int i = 0; i < kSelfQueued; i++)
+      if (!take(SIGRTMIN + 15, &info) || info.si_value.sival_int != worker->index * 10 + i)
+        worker->failure = "a signal queued for a thread";
+    if (take(SIGRTMIN + 15, &info)) worker->failure = "more signals than were queued for a thread";
+    queue_own(worker);
+    worker->checked = seen;
   }
   return argument;
 }
@@ -99,7 +103,6 @@ int main(int argc, char** argv) {
     REQUIRE(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0);
     REQUIRE(WAIT_UNTIL(workers[i].checked == -1));
   }
-  sleep_ms(3 * kPollMs);
   queue_shared();
   queue_for_thread(SIGRTMIN + 14, 99);
 

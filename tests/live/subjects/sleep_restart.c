@@ -25,16 +25,25 @@ static struct timespec after(clockid_t clock) {
 
 static const char* const kNames[kKinds] = {"nanosleep with rem", "clock_nanosleep, absolute", "sem_timedwait", "poll",
                                            "clock_nanosleep, relative, no rem"};
-static clockid_t measured_by(int kind) { return kind == 2 ? CLOCK_REALTIME : CLOCK_MONOTONIC; }
+static clockid_t measured_by(int kind) {
+  return kind == 2 ? CLOCK_REALTIME : CLOCK_MONOTONIC;
+}
 
 static int sleep_once(int kind) {
   struct timespec amount = {kSleepMs / 1000, kSleepMs % 1000 * 1000000l}, left, at;
   switch (kind) {
-    case 0: return nanosleep(&amount, &left) == 0 ? 0 : errno;
-    case 1: at = after(CLOCK_MONOTONIC); return clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
-    case 2: at = after(CLOCK_REALTIME); return sem_timedwait(&semaphore, &at) != 0 && errno == ETIMEDOUT ? 0 : errno;
-    case 3: return poll(NULL, 0, kSleepMs) == 0 ? 0 : errno;
-    default: return clock_nanosleep(CLOCK_MONOTONIC, 0, &amount, NULL);
+    case 0:
+      return nanosleep(&amount, &left) == 0 ? 0 : errno;
+    case 1:
+      at = after(CLOCK_MONOTONIC);
+      return clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
+    case 2:
+      at = after(CLOCK_REALTIME);
+      return sem_timedwait(&semaphore, &at) != 0 && errno == ETIMEDOUT ? 0 : errno;
+    case 3:
+      return poll(NULL, 0, kSleepMs) == 0 ? 0 : errno;
+    default:
+      return clock_nanosleep(CLOCK_MONOTONIC, 0, &amount, NULL);
   }
 }
 

@@ -44,7 +44,8 @@ int main(int argc, char** argv) {
     children[i] = fork();
     REQUIRE(children[i] >= 0);
     if (children[i] == 0) {
-      if (kSignals[i] == SIGTSTP) setpgid(0, 0);  // an orphaned group would ignore SIGTSTP; this one has its parent outside
+      if (kSignals[i] == SIGTSTP)
+        setpgid(0, 0);  // an orphaned group would ignore SIGTSTP; this one has its parent outside
       count_forever(i);
     }
     REQUIRE(WAIT_UNTIL(beat_of(i) > 0));
@@ -56,11 +57,15 @@ int main(int argc, char** argv) {
     for (int i = 0; i < kChildren; i++) {
       long beat = beat_of(i);
       sleep_ms(20);
-      CHECK(state_of(children[i]) == 'T' && beat_of(i) == beat, "child %d is not stopped but %c", i, state_of(children[i]));
+      CHECK(state_of(children[i]) == 'T' && beat_of(i) == beat, "child %d is not stopped but %c", i,
+            state_of(children[i]));
       int status = 0;
       pid_t got = waitpid(children[i], &status, WUNTRACED | WNOHANG);
-      if (i == 1) CHECK(got == 0, "a stop that was collected is reported again");
-      else CHECK(got == children[i] && WIFSTOPPED(status) && WSTOPSIG(status) == kSignals[i], "child %d: status %#x", i, (unsigned)status);
+      if (i == 1)
+        CHECK(got == 0, "a stop that was collected is reported again");
+      else
+        CHECK(got == children[i] && WIFSTOPPED(status) && WSTOPSIG(status) == kSignals[i], "child %d: status %#x", i,
+              (unsigned)status);
       kill(children[i], SIGCONT);
       CHECK(WAIT_UNTIL(beat_of(i) > beat), "child %d does not go on", i);
       waitpid(children[i], &status, WCONTINUED | WNOHANG);

@@ -28,7 +28,7 @@
 
 enum { kPageBytes = 4096, kPollMs = 5, kPatienceMs = 10000 };
 
-static char subject_dir[PATH_MAX - 64];
+static char subject_dir[PATH_MAX];
 static int subject_generation;
 static bool subject_last;
 static bool subject_failed_ever;
@@ -56,8 +56,8 @@ __attribute__((unused, format(printf, 1, 2))) static void die(const char* format
   fprintf(stderr, " (errno %d: %s)\n", saved, strerror(saved));
   _exit(3);
 }
-#define REQUIRE(condition)                                            \
-  do {                                                                \
+#define REQUIRE(condition)                                              \
+  do {                                                                  \
     if (!(condition)) die("%s:%d: %s", __FILE__, __LINE__, #condition); \
   } while (0)
 
@@ -75,23 +75,24 @@ __attribute__((unused, format(printf, 1, 2))) static void subject_fail(const cha
   vsnprintf(subject_failure, sizeof subject_failure, format, args);
   va_end(args);
 }
-#define CHECK(condition, ...)                     \
-  do {                                            \
-    if (!(condition)) {                           \
-      int check_errno = errno;                    \
-      char check_text[256];                       \
-      snprintf(check_text, sizeof check_text, __VA_ARGS__); \
+#define CHECK(condition, ...)                                                                                    \
+  do {                                                                                                           \
+    if (!(condition)) {                                                                                          \
+      int check_errno = errno;                                                                                   \
+      char check_text[256];                                                                                      \
+      snprintf(check_text, sizeof check_text, __VA_ARGS__);                                                      \
       subject_fail("%s [%s:%d: %s; errno %d]", check_text, strrchr("/" __FILE__, '/') + 1, __LINE__, #condition, \
-                   check_errno);                  \
-    }                                             \
+                   check_errno);                                                                                 \
+    }                                                                                                            \
   } while (0)
 
 // A name below the subject's directory; up to four results live at a time.
 static const char* subject_path(const char* name) {
-  static _Thread_local char paths[4][PATH_MAX];
+  enum { kPathBytes = PATH_MAX + NAME_MAX + 2 };
+  static _Thread_local char paths[4][kPathBytes];
   static _Thread_local unsigned turn;
   char* path = paths[turn++ % 4];
-  snprintf(path, PATH_MAX, "%s/%s", subject_dir, name);
+  snprintf(path, kPathBytes, "%s/%s", subject_dir, name);
   return path;
 }
 
@@ -153,8 +154,12 @@ static void subject_answer(const char* file) {
   subject_failure[0] = '\0';
   subject_write_file(file, text);
 }
-__attribute__((unused)) static void subject_verdict(void) { subject_answer("result"); }
-__attribute__((unused)) static int subject_status(void) { return subject_failed_ever ? 1 : 0; }
+__attribute__((unused)) static void subject_verdict(void) {
+  subject_answer("result");
+}
+__attribute__((unused)) static int subject_status(void) {
+  return subject_failed_ever ? 1 : 0;
+}
 
 // A further process of the subject answers in a file of its own.
 __attribute__((unused)) static void subject_part(const char* tag) {
@@ -199,11 +204,11 @@ __attribute__((unused)) static void subject_join(pid_t child) {
 }
 
 // Waits until the expression holds, with the usual patience; its value.
-#define WAIT_UNTIL(condition)                                                                       \
-  ({                                                                                                \
-    int until_waited_ms = 0;                                                                        \
+#define WAIT_UNTIL(condition)                                                                            \
+  ({                                                                                                     \
+    int until_waited_ms = 0;                                                                             \
     while (!(condition) && until_waited_ms < kPatienceMs) sleep_ms(kPollMs), until_waited_ms += kPollMs; \
-    (condition);                                                                                    \
+    (condition);                                                                                         \
   })
 
 // A page content that tells which page of which area it is.

@@ -20,7 +20,8 @@ static void child_main(void) {
   subject_write_file("child", "up\n");
   while (subject_next()) {
     int signal_number = 0, reaper = -1;
-    CHECK(prctl(PR_GET_PDEATHSIG, &signal_number) == 0 && signal_number == SIGUSR2, "parent-death signal %d", signal_number);
+    CHECK(prctl(PR_GET_PDEATHSIG, &signal_number) == 0 && signal_number == SIGUSR2, "parent-death signal %d",
+          signal_number);
     CHECK(prctl(PR_GET_CHILD_SUBREAPER, &reaper) == 0 && reaper == 0, "the child is a sub-reaper");
     subject_part("child");
   }

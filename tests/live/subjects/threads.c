@@ -26,9 +26,9 @@ static volatile int request;
 static volatile bool leave;
 static _Thread_local int tls_value = 12345;
 
-#define NOTE(condition, text)                                                                   \
-  do {                                                                                          \
-    if (!(condition) && state->failure[0] == '\0')                                              \
+#define NOTE(condition, text)                                                                                 \
+  do {                                                                                                        \
+    if (!(condition) && state->failure[0] == '\0')                                                            \
       snprintf(state->failure, sizeof state->failure, "thread %d: %s (errno %d)", state->index, text, errno); \
   } while (0)
 
@@ -52,7 +52,8 @@ static void check_thread(struct state* state) {
   stack_t stack;
   sigaltstack(NULL, &stack);
   bool has_stack = state->index % 3 != 0;
-  NOTE(has_stack ? stack.ss_sp == state->alternate_stack && stack.ss_size == sizeof state->alternate_stack && stack.ss_flags == 0
+  NOTE(has_stack ? stack.ss_sp == state->alternate_stack && stack.ss_size == sizeof state->alternate_stack &&
+                       stack.ss_flags == 0
                  : stack.ss_flags == SS_DISABLE,
        "alternate stack");
   if (__rseq_size > 0) {  // libc registered one; registering the same area again is refused with EBUSY (rseq(2))

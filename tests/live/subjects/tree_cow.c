@@ -10,8 +10,8 @@ static char* area;
 static void check_memory(int identity) {
   for (int i = 0; i < kPages; i++) {
     uint64_t salt = (uint64_t)i;
-    if (i % 3 == 1) salt = (uint64_t)(i + 1000 * (identity / 10));     // written by the child of first order
-    if (i % 3 == 2) salt = (uint64_t)(i + 100000 + 1000 * identity);   // written by the task itself
+    if (i % 3 == 1) salt = (uint64_t)(i + 1000 * (identity / 10));    // written by the child of first order
+    if (i % 3 == 2) salt = (uint64_t)(i + 100000 + 1000 * identity);  // written by the task itself
     CHECK(page_holds(area + i * kPageBytes, salt), "task %d: page %d", identity, i);
   }
 }
@@ -19,7 +19,9 @@ static void write_pages(int remainder, uint64_t salt) {
   for (int i = remainder; i < kPages; i += 3) fill_page(area + i * kPageBytes, salt + (uint64_t)i);
 }
 
-static int child_identity(int identity, int i) { return identity == 0 ? (i + 1) * 10 : identity + i + 1; }
+static int child_identity(int identity, int i) {
+  return identity == 0 ? (i + 1) * 10 : identity + i + 1;
+}
 
 static void serve(int identity, const pid_t* children, int count, pid_t parent) {
   char tag[32];
@@ -42,8 +44,10 @@ static void serve(int identity, const pid_t* children, int count, pid_t parent) 
       subject_join(children[i]);
     }
     snprintf(tag, sizeof tag, "%d", identity);
-    if (identity == 0) subject_verdict();
-    else subject_part(tag);
+    if (identity == 0)
+      subject_verdict();
+    else
+      subject_part(tag);
   }
   _exit(subject_status());
 }

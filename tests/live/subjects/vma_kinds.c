@@ -12,7 +12,9 @@
 enum { kAreas = 4096, kPages = 4 };
 
 static sigjmp_buf fault_return;
-static void on_fault(int number) { siglongjmp(fault_return, number); }
+static void on_fault(int number) {
+  siglongjmp(fault_return, number);
+}
 static bool can_read(volatile char* at) {
   if (sigsetjmp(fault_return, 1) != 0) return false;
   (void)*at;
@@ -74,17 +76,22 @@ int main(int argc, char** argv) {
 
   for (subject_ready(); subject_next(); subject_verdict()) {
     for (size_t i = 0; i < kPages; i++) {
-      CHECK(page_holds(dont_fork + i * kPageBytes, 100 + i) && page_holds(wipe_on_fork + i * kPageBytes, 200 + i), "page %zu", i);
+      CHECK(page_holds(dont_fork + i * kPageBytes, 100 + i) && page_holds(wipe_on_fork + i * kPageBytes, 200 + i),
+            "page %zu", i);
       CHECK(page_holds(locked + i * kPageBytes, 300 + i), "locked page %zu", i);
-      for (size_t k = 0; k < 6; k++) CHECK(page_holds(advised[k] + i * kPageBytes, 1000 + 10 * k + i), "advice %d, page %zu", advices[k], i);
-      if (has_guard && i == 1) CHECK(!can_read(guarded + kPageBytes), "the guard page can be read");
-      else CHECK(page_holds(guarded + i * kPageBytes, 400 + i), "page %zu beside a guard", i);
+      for (size_t k = 0; k < 6; k++)
+        CHECK(page_holds(advised[k] + i * kPageBytes, 1000 + 10 * k + i), "advice %d, page %zu", advices[k], i);
+      if (has_guard && i == 1)
+        CHECK(!can_read(guarded + kPageBytes), "the guard page can be read");
+      else
+        CHECK(page_holds(guarded + i * kPageBytes, 400 + i), "page %zu beside a guard", i);
     }
     check_fork(dont_fork, wipe_on_fork);
     CHECK(page_holds(grows, 501) && page_holds(grows - kPageBytes, 500), "content of the area that grows");
     grown_pages += 3;
     CHECK(can_read(grows - grown_pages * kPageBytes), "the area does not grow any more");
-    for (size_t i = 0; i < kAreas; i += 7) CHECK(page_holds(many + 2 * i * kPageBytes, 10000 + i), "one-page area %zu", i);
+    for (size_t i = 0; i < kAreas; i += 7)
+      CHECK(page_holds(many + 2 * i * kPageBytes, 10000 + i), "one-page area %zu", i);
   }
   return subject_status();
 }

@@ -8,8 +8,10 @@ static pid_t zombies[kZombies];
 
 static void check_status(pid_t pid, int code, int status) {
   siginfo_t info = {0};
-  CHECK(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid, "zombie %d is gone", pid);
-  CHECK(info.si_code == code && info.si_status == status, "zombie %d: code %d, status %d", pid, info.si_code, info.si_status);
+  CHECK(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid, "zombie %d is gone",
+        pid);
+  CHECK(info.si_code == code && info.si_status == status, "zombie %d: code %d, status %d", pid, info.si_code,
+        info.si_status);
 }
 
 int main(int argc, char** argv) {

@@ -1,0 +1,337 @@
+#include "checkpoint/dump.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "checkpoint/frozen_process.h"
+#include "checkpoint/process_images.h"
+#include "image/pagemap.h"
+#include "image/store.h"
+#include "kernel/process.h"
+#include "memory/page_dump.h"
+#include "memory/page_scan.h"
+#include "memory/shmem.h"
+#include "objects/files/file_table.h"
+#include "proto/inventory.pb.h"
+#include "proto/pstree.pb.h"
+#include "proto/seccomp.pb.h"
+#include "proto/stats.pb.h"
+#include "proto/timens.pb.h"
+
+namespace stasis {
+
+namespace {
+
+// What a live dump may keep in memory instead of writing it while the tasks stand still.
+constexpr uint64_t kLiveBudgetBytes = 64 << 20;
+
+uint32_t microseconds(Clock::duration d) {
+  return static_cast<uint32_t>(std::chrono::duration_cast<std::chrono::microseconds>(d).count());
+}
+
+class Checkpoint {
+ public:
+  explicit Checkpoint(const DumpOptions& options)
+      : options_(options),
+        store_(ImageStore::create(Fd(fcntl(options.images_dir.get(), F_DUPFD_CLOEXEC, 3)), options.images_dir_shown)),
+        files_(options),
+        snapshot_(runs_on() ? kLiveBudgetBytes : 0) {}
+
+  DumpResult run() {
+    freeze();
+    look();
+    borrow();
+    collect_files();
+    snapshot();
+    if (runs_on()) {
+      // The tasks need not wait for the images: whatever fails from here on leaves them running as before.
+      give_back();
+      release();
+      write_images();
+      commit();
+    } else {
+      write_images();
+      if (options_.final_state == DumpOptions::FinalState::stopped) give_back();
+      commit();
+      release();
+    }
+    write_statistics();
+    return {statistics_};
+  }
+
+ private:
+  bool runs_on() const { return options_.final_state == DumpOptions::FinalState::running; }
+
+  void freeze() {
+    const auto begin = Clock::now();
+    seized_ = seize_tree(options_.pid, waiter_, {.deadline = begin + std::chrono::seconds(options_.timeout_s)},
+                         [&] { frozen_since_ = Clock::now(); });
+    statistics_.freezing_time_us = microseconds(Clock::now() - begin);
+  }
+
+  void look() {
+    processes_.reserve(seized_.size());
+    for (SeizedProcess& s : seized_) {
+      auto p = std::make_unique<FrozenProcess>(s);
+      p->look(options_, waiter_);
+      p->ids = ids_.of(s.pid, p->proc);
+      check_namespaces(*p);
+      shared_.collect(p->proc, p->vmas);
+      processes_.push_back(std::move(p));
+    }
+    check_session();
+    check_sharing();
+    read_clocks();
+    check_interrupted();
+  }
+
+  void check_namespaces(const FrozenProcess& p) {
+    const KernelIds& own = ids_.own();
+    for (size_t i = 0; i < kNamespaces; ++i) {
+      const auto which = static_cast<Namespace>(i);
+      if (which == Namespace::time ? p.ids.of(which) != processes_root_time(p) : p.ids.of(which) != own.of(which))
+        throw Error(Reason::UNSUPPORTED_NAMESPACE,
+                    fmt::format("it has a {} namespace of its own", namespace_name(which)))
+            .object(p.describe())
+            .remedy("this version saves tasks that share the namespaces of the host");
+    }
+  }
+
+  uint32_t processes_root_time(const FrozenProcess& p) const {
+    return processes_.empty() ? p.ids.of(Namespace::time) : processes_.front()->ids.of(Namespace::time);
+  }
+
+  void check_session() {
+    FrozenProcess& root = *processes_.front();
+    const ProcStat& stat = root.leader().stat;
+    if (stat.sid != root.pid() && !options_.shell_job)
+      throw Error(Reason::NOT_SESSION_LEADER,
+                  fmt::format("it belongs to session {}, which is not part of the dump", stat.sid))
+          .object(root.describe())
+          .remedy("add --shell-job to take session and terminal from whoever restores it, or start it with setsid");
+  }
+
+  void check_sharing() const {
+    constexpr const char* kWhat[] = {"its memory", "its descriptor table", "its working directory and root",
+                                     "its signal handlers"};
+    // Numbers are given in the order of appearance, this program's first: one that is not higher than all before is
+    // shared.
+    std::array<uint32_t, 4> highest{1, 1, 1, 1};
+    for (const auto& p : processes_) {
+      const std::array<uint32_t, 4> numbers{p->ids.vm, p->ids.files, p->ids.fs, p->ids.sighand};
+      for (size_t k = 0; k < numbers.size(); ++k) {
+        if (numbers[k] <= highest[k])
+          throw Error(Reason::UNSUPPORTED_STATE, fmt::format("it shares {} with another process", kWhat[k]))
+              .object(p->describe())
+              .remedy("this version saves processes that share none of them");
+        highest[k] = numbers[k];
+      }
+    }
+  }
+
+  // The clocks as the tasks read them.
+  void read_clocks() {
+    ProcDir self(getpid());
+    const TimeNsOffsets own = parse_timens_offsets(self.read("timens_offsets"));
+    const TimeNsOffsets tasks = parse_timens_offsets(processes_.front()->proc.read("timens_offsets"));
+    const auto set = [](pb::timespec* out, clockid_t clock, const ClockOffset& from, const ClockOffset& to) {
+      struct timespec now;
+      clock_gettime(clock, &now);
+      int64_t seconds = now.tv_sec - from.seconds + to.seconds;
+      int64_t nanoseconds = now.tv_nsec - from.nanoseconds + to.nanoseconds;
+      for (; nanoseconds < 0; nanoseconds += 1'000'000'000) --seconds;
+      for (; nanoseconds >= 1'000'000'000; nanoseconds -= 1'000'000'000) ++seconds;
+      out->set_tv_sec(static_cast<uint64_t>(seconds));
+      out->set_tv_nsec(static_cast<uint64_t>(nanoseconds));
+    };
+    set(clocks_.mutable_monotonic(), CLOCK_MONOTONIC, own.monotonic, tasks.monotonic);
+    set(clocks_.mutable_boottime(), CLOCK_BOOTTIME, own.boottime, tasks.boottime);
+  }
+
+  void borrow() {
+    for (auto& p : processes_) p->start_borrow();
+    for (auto& p : processes_) p->finish_borrow(waiter_);
+    for (auto& p : processes_) p->start_leader_batch(options_);
+    for (auto& p : processes_) p->finish_leader_batch(waiter_);
+    for (auto& p : processes_) p->run_thread_batches(options_, waiter_);
+    check_interrupted();
+  }
+
+  void collect_files() {
+    for (auto& p : processes_) {
+      const std::string who = p->describe();
+      files_.add_table(p->pid(), p->ids.files, p->descriptors, who);
+      p->exe_file_id = files_.add_link(p->proc, "exe", who);
+      p->cwd_file_id = files_.add_link(p->proc, "cwd", who);
+      p->root_file_id = files_.add_link(p->proc, "root", who);
+      for (Vma& v : p->vmas)
+        if (v.is_file()) v.shmid = files_.add_mapping(p->proc, p->mappings[v.mapping], v.fdflags.value_or(O_RDONLY), who);
+    }
+    check_interrupted();
+  }
+
+  void snapshot() {
+    const auto begin = Clock::now();
+    for (auto& p : processes_) {
+      const Fd pagemap = p->proc.open("pagemap", O_RDONLY);
+      const Fd memory = p->proc.open("mem", O_RDONLY);
+      const PageScan scan = scan_pages(pagemap.get(), p->vmas);
+      p->guards = scan.guards;
+      std::vector<uint64_t> stack_pointers;
+      for (const FrozenThread& t : p->threads)
+        stack_pointers.push_back(arch::stack_pointer(t.tracee->own_registers()));
+      writers_.push_back(
+          std::make_unique<PagemapWriter>(store_, ImageKind::PAGEMAP, static_cast<uint64_t>(p->pid())));
+      snapshot_.take({.pid = p->pid(),
+                      .memory_fd = memory.get(),
+                      .name = p->describe(),
+                      .vmas = p->vmas,
+                      .scan = &scan,
+                      .stack_pointers = stack_pointers,
+                      .vdso = p->vdso_image},
+                     *writers_.back());
+      check_interrupted();
+    }
+    for (const SharedObject& o : shared_.objects()) {
+      writers_.push_back(std::make_unique<PagemapWriter>(store_, ImageKind::SHMEM_PAGEMAP, o.shmid));
+      snapshot_.take_object(o.fd.get(), o.name, *writers_.back());
+    }
+    statistics_.memdump_time_us = microseconds(Clock::now() - begin);
+  }
+
+  void write_images() {
+    const auto begin = Clock::now();
+    snapshot_.finish();
+    for (auto& w : writers_) w->close();
+    statistics_.memwrite_time_us = microseconds(Clock::now() - begin);
+    for (const auto& p : processes_) write_process_images(*p, store_);
+    files_.write_images(store_);
+
+    ImageWriter& tree = store_.writer(ImageKind::PSTREE);
+    for (const auto& p : processes_) {
+      pb::pstree_entry e;
+      e.set_pid(static_cast<uint32_t>(p->pid()));
+      e.set_ppid(static_cast<uint32_t>(p->seized->parent));
+      e.set_pgid(static_cast<uint32_t>(p->leader().stat.pgid));
+      e.set_sid(static_cast<uint32_t>(p->leader().stat.sid));
+      for (const FrozenThread& t : p->threads) e.add_threads(static_cast<uint32_t>(t.stat.pid));
+      tree.write(e);
+    }
+    store_.write_single(ImageKind::SECCOMP, 0, pb::seccomp_entry());
+    const uint32_t time_ns = processes_.front()->ids.of(Namespace::time);
+    store_.write_single(ImageKind::TIMENS, time_ns == ids_.own().of(Namespace::time) ? 0 : time_ns, clocks_);
+  }
+
+  void commit() {
+    check_interrupted();
+    pb::inventory_entry inventory;
+    inventory.set_img_version(2);
+    inventory.set_fdinfo_per_id(true);
+    encode(ids_.own(), *inventory.mutable_root_ids());
+    inventory.set_ns_per_id(true);
+    inventory.set_root_cg_set(1);
+    inventory.set_lsmtype(pb::NO_LSM);
+    inventory.mutable_plugins_entry();
+    store_.commit(inventory);
+    ignore_interrupts();
+  }
+
+  void give_back() {
+    for (auto& p : processes_) p->start_give_back();
+    for (auto& p : processes_) p->finish_give_back(waiter_);
+  }
+
+  void release() {
+    statistics_.frozen_time_us = microseconds(Clock::now() - frozen_since_);
+    switch (options_.final_state) {
+      case DumpOptions::FinalState::running:
+        break;
+      case DumpOptions::FinalState::stopped:
+        for (SeizedProcess& s : seized_) kill(s.pid, SIGSTOP);
+        break;
+      case DumpOptions::FinalState::kill:
+        kill_all();
+        return;
+    }
+    for (SeizedProcess& s : seized_)
+      for (Tracee& t : s.threads) t.detach();
+    log::flush();
+  }
+
+  void kill_all() {
+    // Parents first: none of them sees a child die.
+    for (auto& p : processes_) p->abandon();
+    for (SeizedProcess& s : seized_) kill(s.pid, SIGKILL);
+    for (SeizedProcess& s : seized_)
+      for (size_t i = s.threads.size(); i-- > 0;) {
+        // The leader's end is told after that of the other threads.
+        const pid_t tid = s.threads[i].tid();
+        s.threads[i].forget();
+        int status;
+        while (waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status)) {
+        }
+      }
+  }
+
+  void write_statistics() {
+    const PageDumpStats& s = snapshot_.stats();
+    statistics_.pages_scanned = s.scanned_pages;
+    statistics_.pages_written = s.written_pages;
+    statistics_.shpages_scanned = s.shared_scanned_pages;
+    statistics_.shpages_written = s.shared_written_pages;
+    pb::stats_entry entry;
+    pb::dump_stats_entry& d = *entry.mutable_dump();
+    d.set_freezing_time(statistics_.freezing_time_us);
+    d.set_frozen_time(statistics_.frozen_time_us);
+    d.set_memdump_time(statistics_.memdump_time_us);
+    d.set_memwrite_time(statistics_.memwrite_time_us);
+    d.set_pages_scanned(statistics_.pages_scanned);
+    d.set_pages_skipped_parent(0);
+    d.set_pages_written(statistics_.pages_written);
+    d.set_pages_lazy(0);
+    d.set_shpages_scanned(s.shared_scanned_pages);
+    d.set_shpages_skipped_parent(0);
+    d.set_shpages_written(s.shared_written_pages);
+    write_work_file(options_.work_dir.get(), ".", ImageKind::STATS_DUMP, entry);
+  }
+
+  const DumpOptions& options_;
+  DumpStatistics statistics_;
+  ImageStore store_;
+  KernelIdTable ids_;
+  FileTable files_;
+  SharedObjects shared_;
+  PageSnapshot snapshot_;
+  std::vector<std::unique_ptr<PagemapWriter>> writers_;
+  StopWaiter waiter_;
+  // Declared last, destroyed first: the processes use the threads below, and both are put back before anything else.
+  std::vector<SeizedProcess> seized_;
+  std::vector<std::unique_ptr<FrozenProcess>> processes_;
+  Clock::time_point frozen_since_;
+  pb::timens_entry clocks_;
+};
+
+}  // namespace
+
+DumpResult dump(const DumpOptions& options) {
+  try {
+    return Checkpoint(options).run();
+  } catch (Error& e) {
+    e.while_doing(fmt::format("dump of pid {}", options.pid));
+    throw;
+  }
+}
+
+}  // namespace stasis

@@ -1,0 +1,187 @@
+#include "checkpoint/frozen_process.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "kernel/process.h"
+#include "memory/vdso.h"
+#include "objects/task/rseq.h"
+#include "tracee/seccomp_filter.h"
+
+namespace stasis {
+
+namespace {
+
+// Slots beside the leader's: enough threads in flight to keep every CPU busy, few enough to stay in the cache.
+constexpr unsigned kThreadSlots = 32;
+constexpr size_t kThreadSlotBytes = 4096;
+constexpr size_t kLeaderSlotBytes = 24576;
+constexpr size_t kDescriptorBytes = 96;  // one table entry, rounded up
+
+// What every borrowed thread calls, whatever it is asked.
+constexpr long kBorrowedCalls[] = {SYS_mmap,   SYS_munmap,       SYS_tgkill,     SYS_rt_sigprocmask,
+                                   SYS_prctl,  SYS_sigaltstack,  SYS_brk,        SYS_rt_sigaction,
+                                   SYS_getitimer, SYS_fcntl};
+
+}  // namespace
+
+std::string FrozenProcess::describe() const {
+  return fmt::format("pid {} ({})", pid(), threads.empty() ? "?" : threads.front().stat.comm);
+}
+
+LookView FrozenProcess::view(FrozenThread& t, const DumpOptions& options) {
+  return {options, pid(), t.tracee->tid(), *t.tracee, t.stat, t.status, proc, describe()};
+}
+
+void FrozenProcess::look_at_thread(Tracee& thread, const DumpOptions&) {
+  const std::string base = thread.tid() == pid() ? std::string() : fmt::format("task/{}/", thread.tid());
+  ProcStat stat = parse_stat(proc.read((base + "stat").c_str()));
+  if (stat.io_worker() || stat.user_worker()) {
+    // Listed as a thread, but kernel code without registers of its own: it comes back with what started it.
+    throw Error(Reason::UNSUPPORTED_STATE, "it has worker threads of the kernel (io_uring or vhost)")
+        .object(fmt::format("pid {} ({})", pid(), stat.comm))
+        .remedy("stop using io_uring polling threads before the dump");
+  }
+  threads.emplace_back(thread, std::move(stat), parse_status(proc.read((base + "status").c_str())));
+}
+
+void FrozenProcess::look(const DumpOptions& options, StopWaiter& waiter) {
+  if (seized->zombie || seized->threads.empty() || seized->threads.front().tid() != pid())
+    throw Error(Reason::UNSUPPORTED_STATE, seized->threads.empty() ? "it is a zombie: dead, but not waited for"
+                                                                   : "its main thread has ended while others run on")
+        .object(fmt::format("pid {}", pid()))
+        .remedy("let its parent wait for it, then try again");
+  let_heal(waiter);
+  threads.reserve(seized->threads.size());
+  for (Tracee& t : seized->threads) {
+    t.save_own_state();
+    look_at_thread(t, options);
+    fix_rseq_critical_section(t, pid());
+  }
+  for (FrozenThread& t : threads) {
+    if (t.status.seccomp == 2) require_calls_allowed(read_seccomp_filters(*t.tracee), kBorrowedCalls, describe());
+    const LookView v = view(t, options);
+    t.states.look(v);
+    if (t.tracee->tid() == pid()) {
+      states.look(v);
+    } else if (kcmp(pid(), t.tracee->tid(), uapi::kcmp_files) != 0 || kcmp(pid(), t.tracee->tid(), uapi::kcmp_fs) != 0) {
+      throw Error(Reason::UNSUPPORTED_STATE, fmt::format("its thread {} has descriptors or a working directory of its own",
+                                                         t.tracee->tid()))
+          .object(describe())
+          .remedy("this version saves threads that share both with their process");
+    }
+  }
+  vmas = classify(mappings);
+  auxv = parse_auxv(proc.read_bytes("auxv"));
+  for (int number : proc.fds()) descriptors.push_back({number, false});
+}
+
+// A thread whose controller died may still be on its way back; its page must be left to it.
+void FrozenProcess::let_heal(StopWaiter& waiter) {
+  const Fd memory = proc.open("mem", O_RDWR);
+  for (int tries = 0;; ++tries) {
+    mappings.clear();
+    parse_smaps(proc.read("smaps"), mappings);
+    const auto code = controller_code(mappings, memory.get());
+    bool healing = false;
+    for (Tracee& t : seized->threads) {
+      const uint64_t ip = arch::instruction_pointer(t.current_registers());
+      if (std::none_of(code.begin(), code.end(), [&](const auto& r) { return ip >= r.first && ip < r.second; }))
+        continue;
+      healing = true;
+      t.resume();
+      usleep(200);
+      t.interrupt();
+      t.await_stop(waiter, Clock::now() + BatchHost::kPatience);
+    }
+    if (!healing) break;
+    if (tries == 50)
+      throw Error(Reason::TRACEE_LOST, "a thread stays in the code of an earlier dump that was killed")
+          .object(fmt::format("pid {}", pid()));
+  }
+}
+
+ReportSignal FrozenProcess::report_signal() const {
+  SignalUse use;
+  use.ignored = threads.front().status.sig_ignored;
+  use.caught = threads.front().status.sig_caught;
+  use.pending = threads.front().status.shared_pending;
+  for (const FrozenThread& t : threads) {
+    use.blocked |= t.tracee->own_signal_mask();
+    use.pending |= t.status.sig_pending;
+  }
+  return choose_report_signal(use);
+}
+
+void FrozenProcess::start_borrow() {
+  for (const Vma& v : vmas)
+    if (v.has(vma_status::vdso)) {
+      // Read before the bootstrap is written into its tail.
+      vdso_image.resize(v.size_bytes());
+      const int err = process_vm_read_all(pid(), v.start, vdso_image.data(), vdso_image.size());
+      if (err != 0) throw Error(Reason::SYSTEM, "its vdso cannot be read").object(describe()).error_number(-err);
+    }
+  slots_ = 1 + std::min<unsigned>(static_cast<unsigned>(threads.size()) - 1, kThreadSlots);
+  borrowed_ = std::make_unique<Borrowed>(pid(), leader().stat.comm, *leader().tracee, proc.open("mem", O_RDWR));
+  borrowed_->start_open(mappings,
+                        {.slots = slots_,
+                         .first_slot_bytes = kLeaderSlotBytes + descriptors.size() * kDescriptorBytes,
+                         .other_slot_bytes = kThreadSlotBytes},
+                        report_signal());
+}
+
+void FrozenProcess::finish_borrow(StopWaiter& waiter) { borrowed_->finish_open(waiter); }
+
+void FrozenProcess::start_leader_batch(const DumpOptions& options) {
+  const LookView v = view(leader(), options);
+  states.ask(v, leader_batch_);
+  leader().states.ask(v, leader_batch_);
+  brk_call_ = leader_batch_.call(SYS_brk, {0});
+  descriptor_calls_.reserve(descriptors.size());
+  for (const OpenDescriptor& d : descriptors)
+    descriptor_calls_.push_back(leader_batch_.must(SYS_fcntl, {d.number, F_GETFD}));
+  borrowed_->host().start(*leader().tracee, 0, leader_batch_);
+}
+
+void FrozenProcess::finish_leader_batch(StopWaiter& waiter) {
+  borrowed_->host().finish(*leader().tracee, 0, leader_batch_, waiter);
+  states.answer(leader_batch_);
+  leader().states.answer(leader_batch_);
+  brk = static_cast<uint64_t>(leader_batch_.result(brk_call_));
+  for (size_t i = 0; i < descriptors.size(); ++i)
+    descriptors[i].close_on_exec = (leader_batch_.result(descriptor_calls_[i]) & FD_CLOEXEC) != 0;
+}
+
+void FrozenProcess::run_thread_batches(const DumpOptions& options, StopWaiter& waiter) {
+  BatchHost& host = borrowed_->host();
+  std::vector<SyscallBatch> batches(slots_);
+  for (size_t first = 1; first < threads.size(); first += slots_ - 1) {
+    const size_t count = std::min<size_t>(slots_ - 1, threads.size() - first);
+    for (size_t i = 0; i < count; ++i) {
+      batches[i].clear();
+      threads[first + i].states.ask(view(threads[first + i], options), batches[i]);
+      host.start(*threads[first + i].tracee, static_cast<unsigned>(i) + 1, batches[i]);
+    }
+    for (size_t i = 0; i < count; ++i) {
+      FrozenThread& t = threads[first + i];
+      host.finish(*t.tracee, static_cast<unsigned>(i) + 1, batches[i], waiter);
+      t.states.answer(batches[i]);
+      t.tracee->give_back();
+    }
+  }
+}
+
+void FrozenProcess::start_give_back() { borrowed_->start_close(); }
+
+void FrozenProcess::finish_give_back(StopWaiter& waiter) {
+  borrowed_->finish_close(waiter);
+  borrowed_.reset();
+}
+
+}  // namespace stasis

@@ -1,0 +1,83 @@
+// What a dump knows of one stopped process.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/kernel_ids.h"
+#include "kernel/proc.h"
+#include "memory/vma.h"
+#include "objects/task_object.h"
+#include "tracee/borrowed.h"
+#include "tracee/seize_tree.h"
+
+namespace stasis {
+
+struct FrozenThread {
+  FrozenThread(Tracee& t, ProcStat s, ProcStatus st)
+      : tracee(&t), stat(std::move(s)), status(std::move(st)), states(Scope::thread) {}
+
+  Tracee* tracee;
+  ProcStat stat;
+  ProcStatus status;
+  ObjectStates states;
+};
+
+struct OpenDescriptor {
+  int number = 0;
+  bool close_on_exec = false;
+};
+
+struct FrozenProcess {
+  explicit FrozenProcess(SeizedProcess& s) : seized(&s), proc(s.pid), states(Scope::process) {}
+
+  pid_t pid() const { return seized->pid; }
+  FrozenThread& leader() { return threads.front(); }
+  std::string describe() const;
+
+  // Everything that can be seen from outside. Threads that are healing from a controller that died are let finish
+  // first. Throws UNSUPPORTED_STATE and the like for what cannot be saved.
+  void look(const DumpOptions& options, StopWaiter& waiter);
+
+  // Borrowing in steps, so that all processes of a tree are driven at once.
+  void start_borrow();
+  void finish_borrow(StopWaiter& waiter);
+  void start_leader_batch(const DumpOptions& options);
+  void finish_leader_batch(StopWaiter& waiter);
+  void run_thread_batches(const DumpOptions& options, StopWaiter& waiter);
+  void start_give_back();
+  void finish_give_back(StopWaiter& waiter);
+  // It is about to be killed: nothing is put back.
+  void abandon() { borrowed_->abandon(); }
+
+  SeizedProcess* seized;
+  ProcDir proc;
+  std::vector<FrozenThread> threads;  // the leader first
+  ObjectStates states;
+
+  std::vector<Mapping> mappings;
+  std::vector<Vma> vmas;
+  std::vector<std::byte> vdso_image;
+  std::vector<AuxEntry> auxv;
+  uint64_t brk = 0;
+  std::vector<OpenDescriptor> descriptors;
+  KernelIds ids;
+  std::vector<AddressRange> guards;
+  uint32_t exe_file_id = 0, cwd_file_id = 0, root_file_id = 0;
+
+ private:
+  void look_at_thread(Tracee& thread, const DumpOptions& options);
+  void let_heal(StopWaiter& waiter);
+  ReportSignal report_signal() const;
+  LookView view(FrozenThread& thread, const DumpOptions& options);
+
+  std::unique_ptr<Borrowed> borrowed_;
+  SyscallBatch leader_batch_;
+  SyscallBatch::Call brk_call_;
+  std::vector<SyscallBatch::Call> descriptor_calls_;
+  unsigned slots_ = 1;
+};
+
+}  // namespace stasis

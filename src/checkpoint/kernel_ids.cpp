@@ -1,0 +1,81 @@
+#include "checkpoint/kernel_ids.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/error.h"
+#include "kernel/process.h"
+
+namespace stasis {
+
+namespace {
+
+constexpr std::array<const char*, kNamespaces> kNames = {"pid", "net", "ipc", "uts", "time", "mnt", "user", "cgroup"};
+constexpr std::array<const char*, kNamespaces> kPaths = {"ns/pid",  "ns/net", "ns/ipc",  "ns/uts",
+                                                         "ns/time", "ns/mnt", "ns/user", "ns/cgroup"};
+
+}  // namespace
+
+const char* namespace_name(Namespace ns) { return kNames[static_cast<size_t>(ns)]; }
+
+void encode(const KernelIds& ids, pb::task_kobj_ids_entry& out) {
+  out.set_vm_id(ids.vm);
+  out.set_files_id(ids.files);
+  out.set_fs_id(ids.fs);
+  out.set_sighand_id(ids.sighand);
+  out.set_pid_ns_id(ids.of(Namespace::pid));
+  out.set_net_ns_id(ids.of(Namespace::net));
+  out.set_ipc_ns_id(ids.of(Namespace::ipc));
+  out.set_uts_ns_id(ids.of(Namespace::uts));
+  out.set_mnt_ns_id(ids.of(Namespace::mnt));
+  out.set_user_ns_id(ids.of(Namespace::user));
+  out.set_cgroup_ns_id(ids.of(Namespace::cgroup));
+  out.set_time_ns_id(ids.of(Namespace::time));
+}
+
+KernelIdTable::KernelIdTable()
+    : sharing_{Sharing{uapi::kcmp_vm, {}}, Sharing{uapi::kcmp_files, {}}, Sharing{uapi::kcmp_fs, {}},
+               Sharing{uapi::kcmp_sighand, {}}} {
+  ProcDir self(getpid());
+  own_ = of(getpid(), self);
+}
+
+uint32_t KernelIdTable::Sharing::number(pid_t pid) {
+  const auto at = std::lower_bound(sorted.begin(), sorted.end(), pid, [&](const auto& have, pid_t wanted) {
+    const int order = kcmp(have.first, wanted, kcmp_type);
+    if (order < 0)
+      throw Error(Reason::FEATURE_MISSING, "kcmp failed").object(fmt::format("pid {}", wanted)).error_number(-order);
+    return order == 1;
+  });
+  if (at != sorted.end() && kcmp(at->first, pid, kcmp_type) == 0) return at->second;
+  return sorted.insert(at, {pid, next++})->second;
+}
+
+uint32_t KernelIdTable::namespace_number(size_t which, uint64_t inode) {
+  const auto [at, fresh] = namespaces_.try_emplace({which, inode}, next_namespace_);
+  if (fresh) ++next_namespace_;
+  return at->second;
+}
+
+KernelIds KernelIdTable::of(pid_t pid, ProcDir& proc) {
+  KernelIds ids;
+  ids.vm = sharing_[0].number(pid);
+  ids.files = sharing_[1].number(pid);
+  ids.fs = sharing_[2].number(pid);
+  ids.sighand = sharing_[3].number(pid);
+  for (size_t i = 0; i < kNamespaces; ++i) {
+    struct stat st;
+    if (fstatat(proc.fd(), kPaths[i], &st, 0) != 0) {
+      if (errno == ENOENT) continue;  // a kernel without this kind
+      throw_errno(fmt::format("cannot look at the {} namespace of pid {}", kNames[i], pid));
+    }
+    ids.ns[i] = namespace_number(i, st.st_ino);
+  }
+  return ids;
+}
+
+}  // namespace stasis

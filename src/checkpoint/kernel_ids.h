@@ -1,0 +1,55 @@
+// Small numbers for kernel objects that tasks share: address spaces, descriptor tables, fs structs, handler tables and
+// namespaces. The program that dumps counts as the first task and takes the first numbers.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "kernel/proc.h"
+#include "proto/core.pb.h"
+
+namespace stasis {
+
+// Order of the first eight numbers.
+enum class Namespace { pid, net, ipc, uts, time, mnt, user, cgroup };
+inline constexpr size_t kNamespaces = 8;
+// "pid", as in /proc/PID/ns.
+const char* namespace_name(Namespace ns);
+
+struct KernelIds {
+  uint32_t vm = 0, files = 0, fs = 0, sighand = 0;
+  std::array<uint32_t, kNamespaces> ns{};
+  uint32_t of(Namespace which) const { return ns[static_cast<size_t>(which)]; }
+};
+void encode(const KernelIds& ids, pb::task_kobj_ids_entry& out);
+
+class KernelIdTable {
+ public:
+  KernelIdTable();
+
+  // Numbers for a stopped process. `shared_with` gets the pid of another process that shares the object, per kind.
+  KernelIds of(pid_t pid, ProcDir& proc);
+  const KernelIds& own() const { return own_; }
+
+ private:
+  // Processes ordered by the kernel's own order of one kind of object (kcmp).
+  struct Sharing {
+    int kcmp_type;
+    std::vector<std::pair<pid_t, uint32_t>> sorted;
+    uint32_t next = 1;
+    uint32_t number(pid_t pid);
+  };
+  uint32_t namespace_number(size_t which, uint64_t inode);
+
+  std::array<Sharing, 4> sharing_;
+  std::map<std::pair<size_t, uint64_t>, uint32_t> namespaces_;
+  uint32_t next_namespace_ = 1;
+  KernelIds own_;
+};
+
+}  // namespace stasis

@@ -1,0 +1,81 @@
+#include "checkpoint/process_images.h"
+
+#include "objects/task/dumpable.h"
+#include "objects/task/thp_disable.h"
+#include "proto/fs.pb.h"
+#include "proto/mm.pb.h"
+
+namespace stasis {
+
+namespace {
+
+constexpr pb::core_entry::march kOurArch =
+#if defined(__x86_64__)
+    pb::core_entry::X86_64;
+#elif defined(__aarch64__)
+    pb::core_entry::AARCH64;
+#endif
+
+void write_cores(const FrozenProcess& p, ImageStore& store) {
+  for (const FrozenThread& t : p.threads) {
+    pb::core_entry core;
+    core.set_mtype(kOurArch);
+    if (t.tracee->tid() == p.pid()) p.states.encode(core);
+    t.states.encode(core);
+    store.write_single(ImageKind::CORE, static_cast<uint64_t>(t.tracee->tid()), core);
+  }
+}
+
+void write_mm(const FrozenProcess& p, ImageStore& store) {
+  const ProcStat& s = p.threads.front().stat;
+  pb::mm_entry mm;
+  mm.set_mm_start_code(s.start_code);
+  mm.set_mm_end_code(s.end_code);
+  mm.set_mm_start_data(s.start_data);
+  mm.set_mm_end_data(s.end_data);
+  mm.set_mm_start_stack(s.start_stack);
+  mm.set_mm_start_brk(s.start_brk);
+  mm.set_mm_brk(p.brk);
+  mm.set_mm_arg_start(s.arg_start);
+  mm.set_mm_arg_end(s.arg_end);
+  mm.set_mm_env_start(s.env_start);
+  mm.set_mm_env_end(s.env_end);
+  mm.set_exe_file_id(p.exe_file_id);
+  for (const AuxEntry& a : p.auxv) {
+    mm.add_mm_saved_auxv(a.type);
+    mm.add_mm_saved_auxv(a.value);
+  }
+  // The vector ends with AT_NULL.
+  mm.add_mm_saved_auxv(0);
+  mm.add_mm_saved_auxv(0);
+  for (const Vma& v : p.vmas) encode(v, *mm.add_vmas());
+  for (const AddressRange& g : p.guards) {
+    pb::vma_entry& e = *mm.add_vmas();
+    Vma guard;
+    guard.start = g.start;
+    guard.end = g.end;
+    guard.status = vma_status::guard;
+    encode(guard, e);
+  }
+  mm.set_dumpable(p.states.get<Dumpable>().value);
+  if (p.states.get<ThpDisable>().disabled) mm.set_thp_disabled(true);
+  store.write_single(ImageKind::MM, static_cast<uint64_t>(p.pid()), mm);
+}
+
+}  // namespace
+
+void write_process_images(const FrozenProcess& p, ImageStore& store) {
+  const auto pid = static_cast<uint64_t>(p.pid());
+  write_cores(p, store);
+  pb::task_kobj_ids_entry ids;
+  encode(p.ids, ids);
+  store.write_single(ImageKind::IDS, pid, ids);
+  write_mm(p, store);
+  pb::fs_entry fs;
+  fs.set_cwd_id(p.cwd_file_id);
+  fs.set_root_id(p.root_file_id);
+  fs.set_umask(p.threads.front().status.umask.value_or(022));
+  store.write_single(ImageKind::FS, pid, fs);
+}
+
+}  // namespace stasis

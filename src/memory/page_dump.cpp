@@ -1,0 +1,369 @@
+#include "memory/page_dump.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
+#include "base/error.h"
+#include "kernel/process.h"
+#include "memory/block_io.h"
+#include "memory/shmem.h"
+
+namespace stasis {
+
+// A piece of a pages file and where its bytes are now.
+struct PagePiece {
+  enum class Source { READABLE, FORCED, BUFFER };
+
+  uint64_t address;  // in the task, in the object, or (BUFFER) in this process
+  uint64_t bytes;
+  uint64_t file_offset;
+  Source source;
+};
+
+// What pieces are read from.
+struct PageOrigin {
+  pid_t pid;  // 0: an object
+  int fd;     // /proc/PID/mem, or the object
+  const std::string& name;
+};
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Source = PagePiece::Source;
+
+constexpr uint64_t huge_page_bytes = uint64_t{2} << 20;
+
+uint64_t us_since(Clock::time_point begin) {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begin).count());
+}
+
+// ---- what goes into the page map of a task ----
+
+// Adds ranges to a page map and notes where their bytes come from.
+class PieceList {
+ public:
+  explicit PieceList(PagemapWriter& writer) : writer_(writer) {}
+
+  void add(uint64_t vaddr, uint64_t nr_pages, uint32_t flags, Source source, uint64_t address) {
+    const uint64_t page = page_size_bytes();
+    pieces_.push_back({address, nr_pages * page, writer_.present_pages() * page, source});
+    writer_.add({vaddr, nr_pages, flags});
+  }
+
+  std::vector<PagePiece> take() { return std::move(pieces_); }
+
+ private:
+  PagemapWriter& writer_;
+  std::vector<PagePiece> pieces_;
+};
+
+std::vector<uint64_t> stack_pages(std::span<const uint64_t> stack_pointers) {
+  std::vector<uint64_t> pages;
+  pages.reserve(stack_pointers.size());
+  for (uint64_t sp : stack_pointers) pages.push_back(sp - sp % page_size_bytes());
+  std::sort(pages.begin(), pages.end());
+  pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
+  return pages;
+}
+
+// A run of an area that may be filled lazily; the page that a thread stands on may not, since the thread needs it to
+// run its first instruction.
+void add_lazy_run(PieceList& list, const PageRun& run, Source source, std::span<const uint64_t> stacks) {
+  const uint64_t page = page_size_bytes();
+  const uint64_t end = run.start + run.nr_pages * page;
+  uint64_t at = run.start;
+  const auto add = [&](uint64_t to, uint32_t flags) {
+    if (to > at) list.add(at, (to - at) / page, flags, source, at);
+    at = to;
+  };
+  for (auto sp = std::lower_bound(stacks.begin(), stacks.end(), at); sp != stacks.end() && *sp < end; ++sp) {
+    add(*sp, page_present | page_lazy);
+    add(*sp + page, page_present);
+  }
+  add(end, page_present | page_lazy);
+}
+
+void add_vdso(PieceList& list, const Vma& vma, std::span<const std::byte> image) {
+  if (image.size() != vma.size_bytes()) {
+    throw Error(Reason::INTERNAL, fmt::format("the vdso has {} bytes and {} were given", vma.size_bytes(), image.size()));
+  }
+  list.add(vma.start, vma.size_bytes() / page_size_bytes(), page_present, Source::BUFFER,
+           reinterpret_cast<uint64_t>(image.data()));
+}
+
+std::vector<PagePiece> pieces_of_task(const TaskPages& task, PagemapWriter& writer) {
+  const std::vector<uint64_t> stacks = stack_pages(task.stack_pointers);
+  PieceList list(writer);
+  size_t next_run = 0;
+  for (size_t i = 0; i < task.vmas.size(); ++i) {
+    const Vma& vma = task.vmas[i];
+    if (vma.has(vma_status::vdso)) add_vdso(list, vma, task.vdso);
+    const Source source = (vma.prot & PROT_READ) != 0 ? Source::READABLE : Source::FORCED;
+    const bool lazy = vma.has(vma_status::anon_private) && !vma.is_locked();
+    for (; next_run < task.scan->runs.size() && task.scan->runs[next_run].vma == i; ++next_run) {
+      const PageRun& run = task.scan->runs[next_run];
+      if (lazy) {
+        add_lazy_run(list, run, source, stacks);
+      } else {
+        list.add(run.start, run.nr_pages, page_present, source, run.start);
+      }
+    }
+  }
+  return list.take();
+}
+
+// ---- reading ----
+
+[[noreturn]] void read_failed(const PageOrigin& origin, int error_number) {
+  if (error_number == ESRCH) {
+    throw Error(Reason::TASK_VANISHED, "it ended while its memory was read").object(origin.name);
+  }
+  throw Error(Reason::SYSTEM, "cannot read its memory").object(origin.name).error_number(error_number);
+}
+
+// /proc/PID/mem reads what the task itself may not: the kernel sets FOLL_FORCE there (proc(5)).
+void read_forced(const PageOrigin& origin, uint64_t address, char* to, uint64_t bytes) {
+  while (bytes > 0) {
+    const ssize_t n = ::pread(origin.fd, to, bytes, static_cast<off_t>(address));
+    if (n < 0 && errno == EINTR) continue;
+    if (n == 0) read_failed(origin, ESRCH);  // the address space is gone
+    if (n < 0) {
+      throw Error(Reason::UNSUPPORTED_MAPPING, fmt::format("the page at {:x} cannot be read", address))
+          .object(origin.name)
+          .error_number(errno)
+          .remedy("it may be a guard page of a kernel that does not show them, or damaged memory");
+    }
+    to += n;
+    address += static_cast<uint64_t>(n);
+    bytes -= static_cast<uint64_t>(n);
+  }
+}
+
+// The last page of an object may reach beyond its end.
+void read_object(const PageOrigin& origin, uint64_t offset, char* to, uint64_t bytes) {
+  while (bytes > 0) {
+    const ssize_t n = ::pread(origin.fd, to, bytes, static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) read_failed(origin, errno);
+    if (n == 0) {
+      std::memset(to, 0, bytes);
+      return;
+    }
+    to += n;
+    offset += static_cast<uint64_t>(n);
+    bytes -= static_cast<uint64_t>(n);
+  }
+}
+
+// Pieces that the task itself may read, in as few calls as possible. `local[i]` receives `remote[i]`.
+void read_readable(const PageOrigin& origin, std::span<iovec> local, std::span<iovec> remote) {
+  while (!remote.empty()) {
+    ssize_t n = process_vm_readv(origin.pid, local, remote);
+    if (n == -EINTR) continue;
+    if (n < 0 && n != -EFAULT) read_failed(origin, static_cast<int>(-n));
+    uint64_t moved = n < 0 ? 0 : static_cast<uint64_t>(n);
+    size_t done = 0;
+    while (done < remote.size() && moved >= remote[done].iov_len) moved -= remote[done++].iov_len;
+    if (done < remote.size()) {
+      // A page in this piece refuses (its protection changed, it is a guard page ...).
+      read_forced(origin, reinterpret_cast<uint64_t>(remote[done].iov_base) + moved,
+                  static_cast<char*>(local[done].iov_base) + moved, remote[done].iov_len - moved);
+      ++done;
+    }
+    local = local.subspan(done);
+    remote = remote.subspan(done);
+  }
+}
+
+// Reads consecutive pieces of the pages file to `to`.
+void read_block(const PageOrigin& origin, std::span<const PagePiece> pieces, char* to) {
+  constexpr size_t max_pieces = 128;
+  iovec local[max_pieces];
+  iovec remote[max_pieces];
+  size_t count = 0;
+  const auto flush = [&] {
+    read_readable(origin, std::span(local, count), std::span(remote, count));
+    count = 0;
+  };
+  for (const PagePiece& piece : pieces) {
+    if (piece.source == Source::BUFFER) {
+      std::memcpy(to, reinterpret_cast<const char*>(piece.address), piece.bytes);
+    } else if (origin.pid == 0) {
+      read_object(origin, piece.address, to, piece.bytes);
+    } else if (piece.source == Source::FORCED) {
+      read_forced(origin, piece.address, to, piece.bytes);
+    } else {
+      if (count == max_pieces) flush();
+      local[count] = {to, piece.bytes};
+      remote[count++] = {reinterpret_cast<void*>(piece.address), piece.bytes};
+    }
+    to += piece.bytes;
+  }
+  flush();
+}
+
+// Cuts pieces into blocks and calls sink(pieces of the block, bytes) for each.
+template <class Sink>
+void for_each_block(std::span<const PagePiece> pieces, Sink&& sink) {
+  std::vector<PagePiece> block;
+  uint64_t block_bytes = 0;
+  for (PagePiece rest : pieces) {
+    while (rest.bytes > 0) {
+      PagePiece part = rest;
+      part.bytes = std::min<uint64_t>(rest.bytes, copy_block_bytes - block_bytes);
+      block.push_back(part);
+      block_bytes += part.bytes;
+      rest.address += part.bytes;
+      rest.file_offset += part.bytes;
+      rest.bytes -= part.bytes;
+      if (block_bytes < copy_block_bytes) continue;
+      sink(std::span<const PagePiece>(block), block_bytes);
+      block.clear();
+      block_bytes = 0;
+    }
+  }
+  if (!block.empty()) sink(std::span<const PagePiece>(block), block_bytes);
+}
+
+uint64_t total_bytes(std::span<const PagePiece> pieces) {
+  if (pieces.empty()) return 0;
+  return pieces.back().file_offset + pieces.back().bytes - pieces.front().file_offset;
+}
+
+// `parts` shares of about the same size, each consecutive.
+std::vector<std::vector<PagePiece>> split(std::span<const PagePiece> pieces, unsigned parts) {
+  const uint64_t page = page_size_bytes();
+  const uint64_t share = (total_bytes(pieces) / parts / page + 1) * page;
+  std::vector<std::vector<PagePiece>> shares(1);
+  uint64_t room = share;
+  for (PagePiece rest : pieces) {
+    while (rest.bytes > 0) {
+      if (room == 0) {
+        shares.emplace_back();
+        room = share;
+      }
+      PagePiece part = rest;
+      part.bytes = std::min(rest.bytes, room);
+      shares.back().push_back(part);
+      room -= part.bytes;
+      rest.address += part.bytes;
+      rest.file_offset += part.bytes;
+      rest.bytes -= part.bytes;
+    }
+  }
+  return shares;
+}
+
+template <class Work>
+void share_out(std::span<const PagePiece> pieces, unsigned threads, Work&& work) {
+  const uint64_t worth = total_bytes(pieces) / bytes_worth_a_thread;
+  const unsigned parts = static_cast<unsigned>(std::clamp<uint64_t>(worth, 1, threads));
+  if (parts == 1) {
+    work(pieces);
+    return;
+  }
+  const auto shares = split(pieces, parts);
+  run_in_parallel(static_cast<unsigned>(shares.size()), [&](unsigned i) { work(std::span<const PagePiece>(shares[i])); });
+}
+
+}  // namespace
+
+PageSnapshot::PageSnapshot(uint64_t memory_budget_bytes, unsigned threads)
+    : threads_(threads != 0 ? threads : default_threads()), budget_bytes_(memory_budget_bytes) {
+  if (budget_bytes_ == 0) return;
+  mapped_bytes_ = budget_bytes_ + huge_page_bytes;
+  void* map = ::mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (map == MAP_FAILED) {
+    budget_bytes_ = 0;
+    return;
+  }
+  mapped_ = static_cast<char*>(map);
+  const uint64_t misaligned = reinterpret_cast<uint64_t>(map) % huge_page_bytes;
+  arena_ = mapped_ + (misaligned == 0 ? 0 : huge_page_bytes - misaligned);
+  ::madvise(arena_, budget_bytes_, MADV_HUGEPAGE);
+  // Small tasks fit into one huge page: have it before the tasks are stopped.
+  ::madvise(arena_, std::min(budget_bytes_, huge_page_bytes), MADV_POPULATE_WRITE);
+}
+
+PageSnapshot::~PageSnapshot() {
+  release_arena();
+}
+
+void PageSnapshot::release_arena() noexcept {
+  if (mapped_ != nullptr) ::munmap(mapped_, mapped_bytes_);
+  mapped_ = arena_ = nullptr;
+  budget_bytes_ = used_bytes_ = 0;
+}
+
+char* PageSnapshot::reserve(uint64_t bytes) {
+  if (bytes > budget_bytes_ - used_bytes_) return nullptr;
+  char* result = arena_ + used_bytes_;
+  used_bytes_ += bytes;
+  return result;
+}
+
+void PageSnapshot::take(const TaskPages& task, PagemapWriter& writer) {
+  const auto begin = Clock::now();
+  const std::vector<PagePiece> pieces = pieces_of_task(task, writer);
+  store({task.pid, task.memory_fd, task.name}, pieces, writer.pages_fd());
+  stats_.scanned_pages += task.scan->scanned_pages;
+  stats_.written_pages += total_bytes(pieces) / page_size_bytes();
+  stats_.copy_us += us_since(begin);
+}
+
+void PageSnapshot::take_object(int object_fd, const std::string& object_name, PagemapWriter& writer) {
+  const auto begin = Clock::now();
+  struct stat info;
+  if (::fstat(object_fd, &info) != 0) read_failed({0, object_fd, object_name}, errno);
+  PieceList list(writer);
+  for (const AddressRange& range : data_ranges(object_fd, object_name)) {
+    list.add(range.start, range.size_bytes() / page_size_bytes(), page_present, Source::READABLE, range.start);
+  }
+  const std::vector<PagePiece> pieces = list.take();
+  store({0, object_fd, object_name}, pieces, writer.pages_fd());
+  stats_.shared_scanned_pages += static_cast<uint64_t>(info.st_size) / page_size_bytes();
+  stats_.shared_written_pages += total_bytes(pieces) / page_size_bytes();
+  stats_.copy_us += us_since(begin);
+}
+
+void PageSnapshot::store(const PageOrigin& origin, std::span<const PagePiece> pieces, int pages_fd) {
+  if (pieces.empty()) return;
+  const uint64_t bytes = total_bytes(pieces);
+  const uint64_t first = pieces.front().file_offset;
+  if (char* kept = reserve(bytes)) {
+    share_out(pieces, threads_, [&](std::span<const PagePiece> share) {
+      for_each_block(share, [&](std::span<const PagePiece> block, uint64_t) {
+        read_block(origin, block, kept + (block.front().file_offset - first));
+      });
+    });
+    kept_.push_back({pages_fd, first, kept, bytes});
+    return;
+  }
+  share_out(pieces, threads_, [&](std::span<const PagePiece> share) {
+    const PageBuffer buffer = page_buffer(std::min<uint64_t>(copy_block_bytes, total_bytes(share)));
+    for_each_block(share, [&](std::span<const PagePiece> block, uint64_t block_bytes) {
+      read_block(origin, block, buffer.get());
+      write_whole(pages_fd, buffer.get(), block_bytes, block.front().file_offset, "a pages file", Reason::IMAGE_WRITE);
+    });
+  });
+}
+
+void PageSnapshot::finish() {
+  const auto begin = Clock::now();
+  for (const Kept& kept : kept_) {
+    write_whole(kept.pages_fd, kept.bytes, kept.size_bytes, kept.file_offset, "a pages file", Reason::IMAGE_WRITE);
+  }
+  kept_.clear();
+  release_arena();
+  stats_.write_us += us_since(begin);
+}
+
+}  // namespace stasis

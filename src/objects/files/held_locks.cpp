@@ -1,0 +1,57 @@
+#include "objects/files/held_locks.h"
+
+#include <fmt/format.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
+
+#include <string>
+
+#include "base/error.h"
+
+namespace stasis {
+namespace {
+
+// /proc/locks leaves out locks whose owner is not visible in the reader's pid namespace, among them flock(2) locks that
+// outlived the process that took them (fs/locks.c, locks_show). Only the initial namespace sees all; its inode number
+// is fixed (linux/proc_ns.h, PROC_PID_INIT_INO).
+bool sees_all_locks() {
+  constexpr ino_t initial_pid_namespace = 0xEFFFFFFC;
+  struct stat st;
+  return ::stat("/proc/self/ns/pid", &st) == 0 && st.st_ino == initial_pid_namespace;
+}
+
+}  // namespace
+
+HeldLocks::HeldLocks() : HeldLocks(ProcDir(::getpid()).read("../locks"), sees_all_locks()) {}
+
+HeldLocks::HeldLocks(std::string_view proc_locks, bool complete) : complete_(complete) {
+  for (const FileLock& lock : parse_locks(proc_locks)) inodes_.insert(lock.inode);
+}
+
+bool HeldLocks::may_hold(int fd, const struct stat& st) {
+  if (!complete_) return true;
+  if (inodes_.empty()) return false;
+  if (inodes_.contains(st.st_ino)) return true;
+  // An overlay shows the numbers of the file system below, while /proc/locks shows its own.
+  const auto [at, fresh] = own_numbers_.try_emplace(st.st_dev, false);
+  if (fresh) {
+    struct statfs fs;
+    at->second = ::fstatfs(fd, &fs) < 0 || fs.f_type == OVERLAYFS_SUPER_MAGIC;
+  }
+  return at->second;
+}
+
+void HeldLocks::refuse(int fd, const struct stat& st, pid_t pid, int number, std::string_view owner) {
+  if (!may_hold(fd, st)) return;
+  if (!proc_ || proc_->pid() != pid) proc_.emplace(pid);
+  const std::string name = fmt::format("fdinfo/{}", number);
+  const FdInfo info = parse_fdinfo(proc_->read(name.c_str()));
+  if (info.locks.empty()) return;
+  throw Error(Reason::FILE_LOCKS_HELD,
+              fmt::format("the descriptor holds {} file lock{}, which cannot be saved by this version ({})",
+                          info.locks.size(), info.locks.size() == 1 ? "" : "s", info.locks.front()))
+      .object(fmt::format("fd {} of {}", number, owner))
+      .remedy("let the task release its locks before the dump");
+}
+
+}  // namespace stasis

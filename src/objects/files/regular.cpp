@@ -1,0 +1,234 @@
+#include "objects/files/regular.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/error.h"
+#include "objects/files/build_id.h"
+
+namespace stasis {
+namespace {
+
+constexpr std::string_view deleted_mark = " (deleted)";
+constexpr mode_t permission_bits = 07777;
+
+// Memory devices without state of their own (Linux devices.txt, char 1): null, zero, full, random, urandom.
+bool is_plain_device(const struct stat& st) {
+  constexpr std::array<unsigned, 5> minors = {3, 5, 7, 8, 9};
+  return S_ISCHR(st.st_mode) && major(st.st_rdev) == 1 && std::ranges::find(minors, minor(st.st_rdev)) != minors.end();
+}
+
+// Objects of the kernel that show a path although no name leads to them (mm/shmem.c, ipc/shm.c, fs/aio.c).
+bool is_nameless_object(const struct stat& st, std::string_view link) {
+  if (st.st_nlink != 0 || !link.ends_with(deleted_mark)) return false;
+  constexpr std::array<std::string_view, 6> prefixes = {"/memfd:",       "/SYSV", "/[aio]",
+                                                        "/secretmem (", "/dev/zero (", "/anon_hugepage ("};
+  return std::ranges::any_of(prefixes, [&](std::string_view prefix) { return link.starts_with(prefix); });
+}
+
+bool same_inode(const struct stat& a, const struct stat& b) {
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+// The text of the link is final: a name in it is not a symbolic link, or the link itself was opened.
+bool leads_to(const std::string& path, const struct stat& st) {
+  struct stat found;
+  return ::fstatat(AT_FDCWD, path.c_str(), &found, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0 && same_inode(found, st);
+}
+
+[[noreturn]] void refuse_unreachable(const struct stat& st, const std::string& link, std::string who) {
+  if (st.st_nlink == 0)
+    throw Error(Reason::FILE_UNREACHABLE, "the file was deleted; a deleted file cannot be saved by this version")
+        .object(std::move(who))
+        .remedy("let the task close the file, or keep a name for it until the dump is done");
+  throw Error(Reason::FILE_UNREACHABLE,
+              fmt::format("the path {} does not lead to the open file any more: renamed over, removed or mounted over",
+                          link))
+      .object(std::move(who))
+      .remedy("put the file back under the name it was opened by, or let the task open it again");
+}
+
+// Reading must not leave a mark: no new access time where that is permitted (open(2), O_NOATIME). O_NONBLOCK: never
+// wait for the holder of a lease (fcntl(2)).
+constexpr int quiet_read = O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
+
+std::vector<uint32_t> build_id_of(const char* path) {
+  Fd fd(::open(path, quiet_read | O_NOATIME));
+  if (!fd && errno == EPERM) fd = Fd(::open(path, quiet_read));
+  return fd ? read_build_id(fd.get()) : std::vector<uint32_t>();
+}
+
+// Looking into each of thousands of data files would cost time in the freeze and find nothing.
+bool may_be_program(const struct stat& st, std::string_view path) {
+  return S_ISREG(st.st_mode) && st.st_size > 0 &&
+         ((st.st_mode & 0111) != 0 || path.ends_with(".so") || path.find(".so.") != std::string_view::npos);
+}
+
+bool may_grow(uint32_t flags) {
+  return (flags & (O_ACCMODE | O_APPEND)) == (O_WRONLY | O_APPEND);
+}
+
+void take_identity(int fd, const struct stat& st, bool program, RegularFile::State& state) {
+  state.mode = st.st_mode;
+  if (may_grow(state.flags)) return;
+  state.size_bytes = static_cast<uint64_t>(st.st_size);
+  if (program) state.build_id = build_id_of(fmt::format("/proc/self/fd/{}", fd).c_str());
+}
+
+// "/proc/42/...": exists when the task does.
+bool belongs_to_process(std::string_view path) {
+  constexpr std::string_view proc = "/proc/";
+  return path.starts_with(proc) && path.size() > proc.size() && path[proc.size()] >= '0' && path[proc.size()] <= '9';
+}
+
+Error changed(const RegularFile::State& state, std::string what) {
+  return Error(Reason::FILE_CHANGED, std::move(what)).object(state.path);
+}
+
+void verify_mode(const RegularFile::State& state, const struct stat& now, bool compare_permissions) {
+  if (!state.mode) return;
+  if ((*state.mode & S_IFMT) != (now.st_mode & S_IFMT))
+    throw changed(state, "the path leads to a file of another type than at the dump")
+        .remedy("put the file of the dump back");
+  if (!compare_permissions || (*state.mode & permission_bits) == (now.st_mode & permission_bits)) return;
+  throw changed(state, fmt::format("the permissions of the file are {:04o}, at the dump they were {:04o}",
+                                   now.st_mode & permission_bits, *state.mode & permission_bits))
+      .remedy("set them back, or accept the change with --skip-file-rwx-check");
+}
+
+void verify_contents(const RegularFile::State& state, const struct stat& now, FileValidation how) {
+  if (!S_ISREG(now.st_mode)) return;
+  constexpr const char* remedy = "put the file of the dump back: saved tasks rely on its contents";
+  if (state.size_bytes && *state.size_bytes != static_cast<uint64_t>(now.st_size))
+    throw changed(state,
+                  fmt::format("the file has {} bytes, at the dump it had {}", now.st_size, *state.size_bytes))
+        .remedy(remedy);
+  if (how != FileValidation::build_id || state.build_id.empty()) return;
+  if (build_id_of(state.path.c_str()) != state.build_id)
+    throw changed(state, "the file has another ELF build id than at the dump")
+        .remedy(fmt::format("{}; --file-validation filesize compares sizes alone", remedy));
+}
+
+std::string inherit_key(const RegularFile::State& state) {
+  return state.external || state.path.empty() ? state.path : state.path.substr(1);
+}
+
+std::string what_of(const RegularFile::State& state) {
+  return fmt::format("file {} ({})", state.id, state.path);
+}
+
+}  // namespace
+
+bool RegularFile::match(const FileView& view) {
+  if (!view.link.starts_with('/') || is_nameless_object(view.st, view.link)) return false;
+  return view.path_only() || S_ISREG(view.st.st_mode) || S_ISDIR(view.st.st_mode) || is_plain_device(view.st);
+}
+
+void RegularFile::dump(const FileView& view, DumpFiles& files, Shared&, State& state) {
+  if (!leads_to(view.link, view.st)) refuse_unreachable(view.st, view.link, view.who());
+  state.id = view.id;
+  state.flags = view.flags;
+  state.path = view.link;
+  state.owner = dump_file_owner(view, files);
+  // Fails for files without a position; the kernel then ignores one, too.
+  const off_t pos = view.path_only() ? 0 : ::lseek(view.fd, 0, SEEK_CUR);
+  state.pos = pos < 0 ? 0 : static_cast<uint64_t>(pos);
+  take_identity(view.fd, view.st, may_be_program(view.st, view.link), state);
+}
+
+RegularFile::State describe_path_file(const PathFile& file, uint32_t id) {
+  if (file.must_exist && !leads_to(file.link, file.st)) refuse_unreachable(file.st, file.link, file.who);
+  RegularFile::State state;
+  state.id = id;
+  state.flags = file.flags;
+  state.path = file.link;
+  take_identity(file.fd, file.st, S_ISREG(file.st.st_mode) && file.st.st_size > 0, state);
+  return state;
+}
+
+void RegularFile::encode(const State& state, pb::file_entry& out) {
+  out.set_type(pb::REG);
+  out.set_id(state.id);
+  pb::reg_file_entry& reg = *out.mutable_reg();
+  reg.set_id(state.id);
+  reg.set_flags(state.flags);
+  reg.set_pos(state.pos);
+  encode_file_owner(state.owner, *reg.mutable_fown());
+  reg.set_name(state.path);
+  if (state.mount_id >= 0) reg.set_mnt_id(state.mount_id);
+  if (state.size_bytes) reg.set_size(*state.size_bytes);
+  if (state.external) reg.set_ext(true);
+  if (state.mode) reg.set_mode(*state.mode);
+  for (const uint32_t word : state.build_id) reg.add_build_id(word);
+}
+
+void RegularFile::decode(const pb::file_entry& in, State& state) {
+  const pb::reg_file_entry& reg = in.reg();
+  state.id = reg.id();
+  state.flags = reg.flags();
+  state.pos = reg.pos();
+  state.owner = decode_file_owner(reg.fown());
+  state.path = reg.name();
+  state.mount_id = reg.mnt_id();
+  if (reg.has_size()) state.size_bytes = reg.size();
+  if (reg.has_mode()) state.mode = reg.mode();
+  state.external = reg.ext();
+  state.build_id.assign(reg.build_id().begin(), reg.build_id().end());
+  // Names of files that the caller gives need not be paths. A NUL would cut the name that the kernel sees.
+  if (state.path.find('\0') != std::string::npos || (!state.external && !state.path.starts_with('/')))
+    throw Error(Reason::IMAGE_CORRUPT, "the name of a file is not an absolute path").object(what_of(state));
+}
+
+void verify_path_file(const RegularFile::State& state, const RestoreOptions& options) {
+  if (belongs_to_process(state.path)) return;
+  struct stat now;
+  if (::fstatat(AT_FDCWD, state.path.c_str(), &now, AT_SYMLINK_NOFOLLOW) < 0)
+    throw Error(Reason::FILE_MISSING, "a file that the saved tasks use is not there")
+        .object(state.path)
+        .error_number(errno)
+        .remedy("put the file back where it was at the dump");
+  verify_mode(state, now, !options.skip_file_rwx_check);
+  verify_contents(state, now, options.file_validation);
+}
+
+Fd open_path_file(const RegularFile::State& state, std::optional<int> other_flags) {
+  const int flags = other_flags ? *other_flags | O_CLOEXEC : reopen_flags(state.flags);
+  Fd fd(::open(state.path.c_str(), flags));
+  if (!fd)
+    throw Error(Reason::FILE_MISSING, fmt::format("cannot open a file as the saved tasks had it (flags {:#o})", flags))
+        .object(state.path)
+        .error_number(errno)
+        .remedy("put the file back where it was at the dump, with the permissions it had");
+  return fd;
+}
+
+void RegularFile::plan(const State& state, RestoreFiles& files, Shared&) {
+  if (files.inherited(inherit_key(state)) >= 0) return;
+  if (state.external)
+    throw Error(Reason::FILE_MISSING, "a file was left outside of the dump, and nothing is given in its place")
+        .object(state.path)
+        .remedy(fmt::format("give an open descriptor with --inherit-fd fd[N]:{}", state.path));
+  verify_path_file(state, files.options());
+}
+
+Fd RegularFile::create(const State& state, RestoreFiles& files, Shared&) {
+  if (const int given = files.inherited(inherit_key(state)); given >= 0)
+    return Fd(check(::fcntl(given, F_DUPFD_CLOEXEC, 3), "cannot duplicate an inherited descriptor"));
+  Fd fd = open_path_file(state);
+  if (state.pos != 0 && ::lseek(fd.get(), static_cast<off_t>(state.pos), SEEK_SET) < 0)
+    throw Error(Reason::RESTORE_CALL_FAILED, fmt::format("cannot set the position of a file to {}", state.pos))
+        .object(state.path)
+        .error_number(errno);
+  return fd;
+}
+
+void RegularFile::finish(const State& state, int fd, RestoreFiles& files, Shared&) {
+  restore_file_owner(state.owner, fd, files, what_of(state));
+}
+
+}  // namespace stasis

@@ -1,0 +1,87 @@
+#include "objects/task/refused_state.h"
+
+#include <fmt/format.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "kernel/process.h"
+
+namespace stasis {
+
+namespace {
+
+Error refused(std::string what, std::string remedy) {
+  return Error(Reason::UNSUPPORTED_STATE, std::move(what)).remedy(std::move(remedy));
+}
+
+// The label under which a task is confined; empty without a security module.
+std::string confinement(ProcDir& proc) {
+  try {
+    const auto text = proc.try_read("attr/current");
+    std::string label(text.value_or(""));
+    while (!label.empty() && (label.back() == '\n' || label.back() == '\0')) label.pop_back();
+    return label;
+  } catch (const Error& e) {
+    // EINVAL: no security module answers.
+    if (e.reason() == Reason::TASK_VANISHED) throw;
+    return {};
+  }
+}
+
+const std::string& own_confinement() {
+  static const std::string label = [] {
+    ProcDir self(getpid());
+    return confinement(self);
+  }();
+  return label;
+}
+
+}  // namespace
+
+void RefusedThreadState::look(const LookView& view, State&) {
+  if (view.status.seccomp != 0)
+    throw refused(view.status.seccomp == 1 ? "it is in strict seccomp mode" : "it has seccomp filters",
+                  "dump it before it enters seccomp mode, or run it without (for a container: an unconfined profile)");
+  if (view.status.x86_shadow_stack)
+    throw refused("it uses a shadow stack", "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off");
+  // PR_GET_IO_FLUSHER needs a capability; PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE tell the same.
+  constexpr uint32_t kIoFlusher = 0x00180000;
+  if ((view.stat.flags & kIoFlusher) == kIoFlusher)
+    throw refused("it is marked as an I/O flusher (PR_SET_IO_FLUSHER)", "clear the mark before the dump");
+  uapi::ptrace_sud_config dispatch;
+  // Kernels before 6.4 do not tell.
+  if (ptrace_syscall_user_dispatch(view.tid, dispatch) == 0 && dispatch.mode != 0)
+    throw refused("it catches its own system calls (PR_SET_SYSCALL_USER_DISPATCH)",
+                  "tasks that emulate system calls, as Wine does, cannot be saved");
+}
+
+void RefusedThreadState::decode(const pb::core_entry& core, State&) {
+  if (core.thread_core().seccomp_mode() != pb::disabled || core.tc().old_seccomp_mode() != pb::disabled)
+    throw Error(Reason::IMAGE_UNSUPPORTED, "the saved thread has seccomp filters");
+}
+
+void RefusedProcessState::look(const LookView& view, State&) {
+  const std::string label = confinement(view.proc);
+  if (label != own_confinement())
+    throw refused(fmt::format("it is confined by a security module as \"{}\"", label),
+                  "run it unconfined, or run this program under the same label");
+}
+
+void RefusedProcessState::ask(const LookView&, SyscallBatch& batch, Ask& ask, State&) {
+  ask.mdwe = batch.call(SYS_prctl, {uapi::pr_get_mdwe, 0, 0, 0, 0});  // EINVAL before 6.3
+}
+
+void RefusedProcessState::answer(const SyscallBatch& batch, const Ask& ask, State&) {
+  if (batch.result(ask.mdwe) > 0)
+    throw refused("it refuses executable memory (PR_SET_MDWE)", "run it without MemoryDenyWriteExecute");
+}
+
+void RefusedProcessState::decode(const pb::core_entry& core, State&) {
+  const pb::creds_entry& creds = core.thread_core().creds();
+  if (creds.lsm_profile().empty() && creds.apparmor_data().empty()) return;
+  throw Error(Reason::IMAGE_UNSUPPORTED,
+              fmt::format("the saved task was confined by a security module as \"{}\"", creds.lsm_profile()));
+}
+
+}  // namespace stasis

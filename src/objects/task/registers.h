@@ -1,0 +1,52 @@
+// The registers of a thread: general registers and extended state (x87, vector registers ...).
+//
+// They are loaded by ptrace when everything else is done, so there is no settle(). One source file per CPU.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "arch/arch.h"
+#include "objects/task_object.h"
+
+namespace stasis {
+
+struct CpuRegisters {
+  static constexpr std::string_view name = "registers";
+  static constexpr Scope scope = Scope::thread;
+  struct State {
+    // As they can be loaded from any kind of stop: an interrupted system call is rewound to its instruction. Only a
+    // call that sleeps for a relative time keeps its number: see pending_sleep().
+    arch::Registers general{};
+    std::vector<std::byte> extended;  // as ptrace transfers them on this CPU
+  };
+  // The thread is stopped where its own code stopped; the registers that Tracee keeps are right.
+  static void look(const LookView& view, State& state);
+  static void encode(const State& state, pb::core_entry& core);
+  // Throws CPU_LACKS_FEATURE if this CPU cannot hold what was in use.
+  static void decode(const pb::core_entry& core, State& state);
+};
+
+// The registers of a stopped thread in the form that State has. `memory_of`: the process, to look at its code.
+arch::Registers registers_to_save(const arch::Registers& own, pid_t memory_of);
+
+// A system call that slept for a relative time. Its restart block exists in the kernel only: the restore starts the call
+// again in the thread itself and interrupts it (O-65); then the saved registers go on with it. If nobody does, or if the
+// call is not known, the call returns EINTR.
+struct SleepRestart {
+  uint64_t number = 0;
+  uint64_t args[6] = {};
+  bool known = false;  // false: `number` says only that a restart was interrupted again
+};
+std::optional<SleepRestart> pending_sleep(const CpuRegisters::State& state);
+
+// Makes them the ones that the stopped thread is released with.
+void load_registers(const CpuRegisters::State& state, Tracee& thread);
+
+// The clear-on-exit address stands among the registers of a core entry.
+void encode_clear_tid_address(uint64_t address, pb::core_entry& core);
+uint64_t decode_clear_tid_address(const pb::core_entry& core);
+
+}  // namespace stasis

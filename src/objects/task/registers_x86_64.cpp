@@ -1,0 +1,186 @@
+#include <asm/unistd.h>
+#include <fmt/format.h>
+#include <linux/futex.h>
+
+#include <cstring>
+
+#include "base/error.h"
+#include "kernel/process.h"
+#include "objects/task/registers.h"
+#include "objects/task/xsave_x86_64.h"
+
+namespace stasis {
+
+namespace {
+
+using arch::Registers;
+
+// The calls that end with -ERESTART_RESTARTBLOCK when they are interrupted (kernel/futex/waitwake.c,
+// kernel/time/hrtimer.c, kernel/time/posix-timers.c, fs/select.c).
+bool can_have_restart_block(uint64_t number) {
+  return number == __NR_nanosleep || number == __NR_clock_nanosleep || number == __NR_poll || number == __NR_futex;
+}
+
+// With an absolute timeout the call itself can be made again.
+bool timeout_is_absolute(const Registers& regs, uint64_t number) {
+  if (number == __NR_clock_nanosleep) return (regs.rsi & 1) != 0;  // TIMER_ABSTIME
+  if (number != __NR_futex) return false;
+  const uint64_t operation = regs.rsi & ~uint64_t{FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME};
+  return operation != FUTEX_WAIT;
+}
+
+// A sleep that was stopped and let go before is now inside restart_syscall, and the number of the original call is gone
+// from the registers. Nearly all code loads it right before the call: mov $number, %eax; syscall.
+uint64_t number_loaded_before(uint64_t behind_call, pid_t memory_of) {
+  unsigned char code[7];
+  if (process_vm_read_all(memory_of, behind_call - sizeof code, code, sizeof code) != 0) return __NR_restart_syscall;
+  uint32_t number = 0;
+  std::memcpy(&number, code + 1, sizeof number);
+  const bool as_expected = code[0] == 0xb8 && code[5] == 0x0f && code[6] == 0x05;
+  return as_expected && can_have_restart_block(number) ? number : uint64_t{__NR_restart_syscall};
+}
+
+// Segment registers that need a descriptor of the thread's own (LDT, or one of its three slots in the GDT).
+bool own_descriptor(uint64_t selector) { return (selector & 4) != 0 || (selector >= 0x63 && selector <= 0x73); }
+
+}  // namespace
+
+arch::Registers registers_to_save(const Registers& own, pid_t memory_of) {
+  Registers regs = own;
+  switch (arch::interrupted_call(own)) {
+    case arch::Interrupted::no:
+    case arch::Interrupted::restart:
+      arch::rewind_interrupted_call(regs);
+      break;
+    case arch::Interrupted::restart_block: {
+      uint64_t number = arch::interrupted_call_number(own);
+      if (number == __NR_restart_syscall) number = number_loaded_before(own.rip, memory_of);
+      if (timeout_is_absolute(own, number)) {
+        arch::rewind_to_call(regs, number);
+      } else {
+        arch::rewind_interrupted_call(regs);
+        regs.orig_rax = number;
+      }
+      break;
+    }
+  }
+  return regs;
+}
+
+void CpuRegisters::look(const LookView& view, State& state) {
+  const Registers& own = view.thread.own_registers();
+  if (arch::is_compat(own))
+    throw Error(Reason::UNSUPPORTED_STATE, "it runs 32-bit code").object(view.who).remedy("only 64-bit tasks can be saved");
+  for (uint64_t selector : {own.ds, own.es, own.fs, own.gs})
+    if (own_descriptor(selector))
+      throw Error(Reason::UNSUPPORTED_STATE, fmt::format("it uses the segment descriptor {:#x} of its own", selector))
+          .object(view.who)
+          .remedy("tasks with set_thread_area or modify_ldt descriptors cannot be saved");
+  state.general = registers_to_save(own, view.pid);
+  state.extended = view.thread.extended_state();
+  refuse_unsaved_components(state.extended, XsaveLayout::of_this_cpu());
+}
+
+void CpuRegisters::encode(const State& state, pb::core_entry& core) {
+  core.set_mtype(pb::core_entry::X86_64);
+  const Registers& r = state.general;
+  pb::user_x86_regs_entry& out = *core.mutable_thread_info()->mutable_gpregs();
+  out.set_r15(r.r15);
+  out.set_r14(r.r14);
+  out.set_r13(r.r13);
+  out.set_r12(r.r12);
+  out.set_bp(r.rbp);
+  out.set_bx(r.rbx);
+  out.set_r11(r.r11);
+  out.set_r10(r.r10);
+  out.set_r9(r.r9);
+  out.set_r8(r.r8);
+  out.set_ax(r.rax);
+  out.set_cx(r.rcx);
+  out.set_dx(r.rdx);
+  out.set_si(r.rsi);
+  out.set_di(r.rdi);
+  out.set_orig_ax(r.orig_rax);
+  out.set_ip(r.rip);
+  out.set_cs(r.cs);
+  out.set_flags(r.eflags);
+  out.set_sp(r.rsp);
+  out.set_ss(r.ss);
+  out.set_fs_base(r.fs_base);
+  out.set_gs_base(r.gs_base);
+  out.set_ds(r.ds);
+  out.set_es(r.es);
+  out.set_fs(r.fs);
+  out.set_gs(r.gs);
+  out.set_mode(pb::NATIVE);
+  encode_xsave(state.extended, XsaveLayout::of_this_cpu(), *core.mutable_thread_info()->mutable_fpregs());
+}
+
+void CpuRegisters::decode(const pb::core_entry& core, State& state) {
+  if (core.mtype() != pb::core_entry::X86_64)
+    throw Error(Reason::IMAGE_ARCH, "the thread ran on another architecture")
+        .remedy("restore on a machine of the same architecture");
+  if (!core.has_thread_info()) throw Error(Reason::IMAGE_CORRUPT, "the core image holds no registers");
+  const pb::user_x86_regs_entry& in = core.thread_info().gpregs();
+  if (in.mode() != pb::NATIVE) throw Error(Reason::IMAGE_UNSUPPORTED, "the saved thread runs 32-bit code");
+  // The kernel refuses bases outside of the user's half (arch/x86/kernel/ptrace.c).
+  constexpr uint64_t kKernelHalf = uint64_t{1} << 63;
+  if (((in.fs_base() | in.gs_base() | in.ip()) & kKernelHalf) != 0)
+    throw Error(Reason::IMAGE_CORRUPT, "the registers point into the kernel");
+  Registers& r = state.general;
+  r.r15 = in.r15();
+  r.r14 = in.r14();
+  r.r13 = in.r13();
+  r.r12 = in.r12();
+  r.rbp = in.bp();
+  r.rbx = in.bx();
+  r.r11 = in.r11();
+  r.r10 = in.r10();
+  r.r9 = in.r9();
+  r.r8 = in.r8();
+  r.rax = in.ax();
+  r.rcx = in.cx();
+  r.rdx = in.dx();
+  r.rsi = in.si();
+  r.rdi = in.di();
+  r.orig_rax = in.orig_ax();
+  r.rip = in.ip();
+  r.cs = in.cs();
+  r.eflags = in.flags();
+  r.rsp = in.sp();
+  r.ss = in.ss();
+  r.fs_base = in.fs_base();
+  r.gs_base = in.gs_base();
+  r.ds = in.ds();
+  r.es = in.es();
+  r.fs = in.fs();
+  r.gs = in.gs();
+  if (arch::is_compat(r)) throw Error(Reason::IMAGE_UNSUPPORTED, "the saved thread runs 32-bit code");
+  state.extended = decode_xsave(core.thread_info().fpregs(), XsaveLayout::of_this_cpu());
+}
+
+std::optional<SleepRestart> pending_sleep(const CpuRegisters::State& state) {
+  const Registers& r = state.general;
+  if (r.rax != __NR_restart_syscall) return std::nullopt;
+  const bool known = can_have_restart_block(r.orig_rax);
+  if (!known && r.orig_rax != __NR_restart_syscall) return std::nullopt;
+  SleepRestart sleep{.number = r.orig_rax, .known = known};
+  for (int i = 0; i < 6; ++i) sleep.args[i] = arch::call_argument(r, i);
+  return sleep;
+}
+
+void load_registers(const CpuRegisters::State& state, Tracee& thread) {
+  Registers regs = state.general;
+  // A number here would make the kernel take the result for that of a call and look for restart codes in it.
+  regs.orig_rax = ~uint64_t{0};
+  thread.set_own_registers(regs);
+  thread.set_extended_state(state.extended);
+}
+
+void encode_clear_tid_address(uint64_t address, pb::core_entry& core) {
+  core.mutable_thread_info()->set_clear_tid_addr(address);
+}
+
+uint64_t decode_clear_tid_address(const pb::core_entry& core) { return core.thread_info().clear_tid_addr(); }
+
+}  // namespace stasis

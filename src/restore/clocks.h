@@ -1,0 +1,22 @@
+// Clocks that go on where they were: a time namespace whose offsets make up for the time between dump and restore.
+#pragma once
+
+#include "base/fd.h"
+#include "proto/timens.pb.h"
+
+namespace stasis {
+
+// From construction on, children of the calling thread are born into a new time namespace in which CLOCK_MONOTONIC and
+// CLOCK_BOOTTIME read what `saved` says; the destructor puts the caller back. Throws FEATURE_MISSING, NO_PRIVILEGE.
+class ClocksOfChildren {
+ public:
+  explicit ClocksOfChildren(const pb::timens_entry& saved);
+  ~ClocksOfChildren();
+  ClocksOfChildren(const ClocksOfChildren&) = delete;
+  ClocksOfChildren& operator=(const ClocksOfChildren&) = delete;
+
+ private:
+  Fd original_;
+};
+
+}  // namespace stasis

@@ -1,0 +1,238 @@
+#include "restore/plan.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <set>
+
+#include "arch/arch.h"
+#include "base/error.h"
+#include "kernel/proc.h"
+#include "memory/vdso.h"
+#include "proto/inventory.pb.h"
+#include "proto/pstree.pb.h"
+#include "tracee/area.h"
+
+namespace stasis {
+
+std::string PlannedProcess::describe() const { return fmt::format("pid {} ({})", pid, name); }
+
+namespace {
+
+constexpr pb::core_entry::march kOurArch =
+#if defined(__x86_64__)
+    pb::core_entry::X86_64;
+#elif defined(__aarch64__)
+    pb::core_entry::AARCH64;
+#endif
+
+// task_core_entry.task_state
+constexpr uint32_t kAlive = 1, kStopped = 3;
+
+class PlanReader {
+ public:
+  PlanReader(ImageStore& store, const RestoreOptions& options) : store_(store), options_(options) {}
+
+  RestorePlan read() {
+    const pb::inventory_entry inventory = read_inventory(store_);
+    verify_manifest(store_);
+    read_tree();
+    for (auto& p : plan_.processes) read_process(*p);
+    check_namespaces(inventory);
+    check_sessions();
+    check_pids();
+    place_area();
+    return std::move(plan_);
+  }
+
+ private:
+  void read_tree() {
+    ImageReader reader = store_.require(ImageKind::PSTREE);
+    std::map<pid_t, PlannedProcess*> by_pid;
+    std::set<pid_t> ids;
+    for (pb::pstree_entry e; reader.next(e);) {
+      auto p = std::make_unique<PlannedProcess>();
+      p->pid = static_cast<pid_t>(e.pid());
+      p->pgid = static_cast<pid_t>(e.pgid());
+      p->sid = static_cast<pid_t>(e.sid());
+      const auto parent = by_pid.find(static_cast<pid_t>(e.ppid()));
+      if (plan_.processes.empty() != (e.ppid() == 0) || (e.ppid() != 0 && parent == by_pid.end()))
+        reader.corrupt(fmt::format("the parent {} of pid {} is not described before it", e.ppid(), e.pid()));
+      if (e.ppid() != 0) {
+        p->parent = parent->second;
+        p->parent->children.push_back(p.get());
+      }
+      if (e.threads_size() == 0 || static_cast<pid_t>(e.threads(0)) != p->pid)
+        reader.corrupt(fmt::format("the first thread of pid {} is not its leader", e.pid()));
+      for (uint32_t tid : e.threads()) {
+        if (tid == 0 || tid > INT32_MAX || !ids.insert(static_cast<pid_t>(tid)).second)
+          reader.corrupt(fmt::format("the id {} is not valid or appears twice", tid));
+        p->threads.emplace_back(static_cast<pid_t>(tid));
+      }
+      plan_.threads += p->threads.size();
+      by_pid[p->pid] = p.get();
+      plan_.processes.push_back(std::move(p));
+    }
+    if (plan_.processes.empty()) reader.corrupt("it describes no process");
+  }
+
+  pb::core_entry read_core(pid_t tid) {
+    pb::core_entry core;
+    store_.require_single(ImageKind::CORE, static_cast<uint64_t>(tid), core);
+    if (core.mtype() != kOurArch)
+      throw Error(Reason::IMAGE_ARCH, fmt::format("the images come from a machine of type {}, this one is {}",
+                                                  pb::core_entry::march_Name(core.mtype()), arch::name()))
+          .object(fmt::format("core-{}.img", tid))
+          .remedy("restore on a machine of that type");
+    return core;
+  }
+
+  void read_process(PlannedProcess& p) {
+    const auto id = static_cast<uint64_t>(p.pid);
+    for (PlannedThread& t : p.threads) {
+      const pb::core_entry core = read_core(t.tid);
+      if (!core.has_thread_core())
+        throw Error(Reason::IMAGE_UNSUPPORTED, "it is a zombie, which this version does not restore")
+            .object(fmt::format("pid {}", p.pid));
+      t.states.decode(core);
+      if (t.tid != p.pid) continue;
+      if (!core.has_tc()) throw Error(Reason::IMAGE_CORRUPT, "it has no task part").object(fmt::format("core-{}.img", id));
+      p.name = core.tc().comm();
+      const uint32_t state = core.tc().task_state();
+      if (state != kAlive && state != kStopped)
+        throw Error(Reason::IMAGE_UNSUPPORTED, fmt::format("it is in state {}, which this version does not restore", state))
+            .object(p.describe());
+      p.stopped = state == kStopped;
+      p.stop_signal = p.stopped ? static_cast<int>(core.tc().has_stop_signo() ? core.tc().stop_signo() : SIGSTOP) : 0;
+      p.states.decode(core);
+    }
+    store_.require_single(ImageKind::IDS, id, p.ids);
+    store_.require_single(ImageKind::MM, id, p.mm);
+    store_.require_single(ImageKind::FS, id, p.fs);
+    p.vmas = decode_vmas(p.mm, fmt::format("mm-{}.img", id));
+    p.pages = PagemapReader::open(store_, ImageKind::PAGEMAP, id);
+    check_sharing(p);
+  }
+
+  static void check_sharing(const PlannedProcess& p) {
+    for (const PlannedProcess* q = p.parent; q != nullptr; q = q->parent)
+      if (q->ids.files_id() == p.ids.files_id() || q->ids.vm_id() == p.ids.vm_id() ||
+          q->ids.fs_id() == p.ids.fs_id() || q->ids.sighand_id() == p.ids.sighand_id())
+        throw Error(Reason::IMAGE_UNSUPPORTED,
+                    fmt::format("it shares its memory, descriptors, directories or handlers with pid {}", q->pid))
+            .object(p.describe())
+            .remedy("this version restores processes that share none of them");
+  }
+
+  // Every namespace of the tree must be the one that the dumping program was in; the clocks are the exception.
+  void check_namespaces(const pb::inventory_entry& inventory) {
+    const pb::task_kobj_ids_entry& host = inventory.root_ids();
+    for (const auto& p : plan_.processes) {
+      const pb::task_kobj_ids_entry& t = p->ids;
+      const std::pair<const char*, bool> different[] = {
+          {"pid", t.pid_ns_id() != host.pid_ns_id()},   {"net", t.net_ns_id() != host.net_ns_id()},
+          {"ipc", t.ipc_ns_id() != host.ipc_ns_id()},   {"uts", t.uts_ns_id() != host.uts_ns_id()},
+          {"mnt", t.mnt_ns_id() != host.mnt_ns_id()},   {"user", t.user_ns_id() != host.user_ns_id()},
+          {"cgroup", t.cgroup_ns_id() != host.cgroup_ns_id()},
+      };
+      for (const auto& [name, is] : different)
+        if (is)
+          throw Error(Reason::IMAGE_UNSUPPORTED, fmt::format("it has a {} namespace of its own", name))
+              .object(p->describe())
+              .remedy("this version restores tasks of the host");
+      if (t.time_ns_id() != plan_.root().ids.time_ns_id())
+        throw Error(Reason::IMAGE_UNSUPPORTED, "it has another time namespace than the root of its tree")
+            .object(p->describe());
+    }
+    if (!host.has_time_ns_id()) return;
+    const bool own_clocks = plan_.root().ids.time_ns_id() != host.time_ns_id();
+    pb::timens_entry clocks;
+    if (store_.read_single(ImageKind::TIMENS, own_clocks ? plan_.root().ids.time_ns_id() : 0, clocks))
+      plan_.clocks = clocks;
+    else if (own_clocks)
+      throw Error(Reason::IMAGE_MISSING, "the clocks of the tree's time namespace are not there")
+          .object(fmt::format("timens-{}.img", plan_.root().ids.time_ns_id()));
+  }
+
+  void check_sessions() {
+    std::set<pid_t> pids;
+    for (const auto& p : plan_.processes) pids.insert(p->pid);
+    for (const auto& p : plan_.processes) {
+      if (!pids.contains(p->sid)) {
+        plan_.foreign_session = true;
+        if (p->sid != plan_.root().sid) unsupported(*p, "it belongs to a session whose leader is not in the images");
+      }
+      // A session is inherited at birth or made by its leader.
+      const bool leads = p->sid == p->pid;
+      if (!leads && p->parent != nullptr && p->sid != p->parent->sid && p->sid != birth_session(*p->parent))
+        unsupported(*p, "its session is neither its own nor one that its parent was in");
+      if (!pids.contains(p->pgid) && p->pgid != plan_.root().pgid)
+        unsupported(*p, "it belongs to a process group whose leader is not in the images");
+    }
+    if (plan_.foreign_session && !options_.shell_job)
+      throw Error(Reason::NOT_SESSION_LEADER, "the root of the tree belongs to a session that is not in the images")
+          .object(plan_.root().describe())
+          .remedy("add --shell-job to put the tree into the caller's session");
+  }
+
+  static pid_t birth_session(const PlannedProcess& p) {
+    return p.parent == nullptr ? 0 : p.parent->sid == p.parent->pid ? p.parent->sid : birth_session(*p.parent);
+  }
+
+  [[noreturn]] static void unsupported(const PlannedProcess& p, const char* what) {
+    throw Error(Reason::IMAGE_UNSUPPORTED, what)
+        .object(p.describe())
+        .remedy("this version restores sessions and groups whose leaders are alive in the tree");
+  }
+
+  void check_pids() {
+    for (const auto& p : plan_.processes)
+      for (const PlannedThread& t : p->threads)
+        if (kill(t.tid, 0) == 0 || errno == EPERM) {
+          std::string who;
+          try {
+            who = fmt::format(" by {}", parse_stat(ProcDir(t.tid).read("stat")).comm);
+          } catch (const Error&) {
+          }
+          throw Error(Reason::PID_TAKEN, "the id is in use" + who)
+              .object(fmt::format("pid {}", t.tid))
+              .remedy("end the process that has it, or restore in a new pid namespace");
+        }
+  }
+
+  void place_area() {
+    std::vector<Mapping> taken;
+    size_t most_threads = 1;
+    for (const auto& p : plan_.processes) {
+      most_threads = std::max(most_threads, p->threads.size());
+      for (const Vma& v : p->vmas.areas) {
+        Mapping m;
+        m.start = v.start;
+        m.end = v.end;
+        if ((v.flags & MAP_GROWSDOWN) != 0) m.vm_flags = vm_flag_bit(VmFlag::gd);
+        taken.push_back(m);
+      }
+    }
+    std::sort(taken.begin(), taken.end(), [](const Mapping& a, const Mapping& b) { return a.start < b.start; });
+    plan_.area_slots = 1 + static_cast<unsigned>(std::min<size_t>(most_threads - 1, kThreadSlots));
+    plan_.area_address =
+        find_free_range(taken, BatchArea::bytes_for(plan_.area_slots, kLeaderSlotBytes, kThreadSlotBytes));
+    if (plan_.area_address == 0)
+      throw Error(Reason::NO_ROOM_FOR_BATCH, "no address range is free in all processes of the tree");
+  }
+
+  ImageStore& store_;
+  const RestoreOptions& options_;
+  RestorePlan plan_;
+};
+
+}  // namespace
+
+RestorePlan read_plan(ImageStore& store, const RestoreOptions& options) {
+  return PlanReader(store, options).read();
+}
+
+}  // namespace stasis

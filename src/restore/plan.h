@@ -1,0 +1,70 @@
+// The plan of a restore: all images read, checked and put in relation, before anything is done.
+#pragma once
+
+#include <sys/types.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/restore_options.h"
+#include "image/pagemap.h"
+#include "image/store.h"
+#include "memory/vma.h"
+#include "objects/task_object.h"
+#include "proto/core.pb.h"
+#include "proto/fs.pb.h"
+#include "proto/mm.pb.h"
+#include "proto/timens.pb.h"
+
+namespace stasis {
+
+struct PlannedThread {
+  explicit PlannedThread(pid_t t) : tid(t), states(Scope::thread) {}
+  pid_t tid;
+  ObjectStates states;
+};
+
+struct PlannedProcess {
+  PlannedProcess() : states(Scope::process) {}
+  std::string describe() const;
+
+  pid_t pid = 0, pgid = 0, sid = 0;
+  PlannedProcess* parent = nullptr;
+  std::vector<PlannedProcess*> children;
+  std::string name;
+  bool stopped = false;
+  int stop_signal = 0;
+  ObjectStates states;
+  std::vector<PlannedThread> threads;  // the leader first
+  pb::task_kobj_ids_entry ids;
+  pb::mm_entry mm;
+  pb::fs_entry fs;
+  VmaList vmas;
+  std::optional<PagemapReader> pages;
+};
+
+struct RestorePlan {
+  std::vector<std::unique_ptr<PlannedProcess>> processes;  // parents before children
+  PlannedProcess& root() { return *processes.front(); }
+  // Clocks as the tasks saw them at the dump.
+  std::optional<pb::timens_entry> clocks;
+  // An address range that is free in every process, for the batch area.
+  uint64_t area_address = 0;
+  unsigned area_slots = 1;
+  // Sessions and groups that are led from outside of the tree.
+  bool foreign_session = false;
+  size_t threads = 0;
+};
+
+// How large the batch area of a puppet is.
+inline constexpr size_t kLeaderSlotBytes = 128 * 1024;
+inline constexpr size_t kThreadSlotBytes = 8 * 1024;
+inline constexpr unsigned kThreadSlots = 32;
+
+// Throws IMAGE_*, PID_TAKEN, NOT_SESSION_LEADER ... : no side effect.
+RestorePlan read_plan(ImageStore& store, const RestoreOptions& options);
+
+}  // namespace stasis

@@ -1,0 +1,136 @@
+#include "restore/settle.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "objects/task/registers.h"
+#include "objects/task/signal_mask.h"
+
+namespace stasis {
+
+namespace {
+
+SettleView view_of(const PlannedProcess& p, const PlannedThread& t, const RestoreOptions& options) {
+  return {options, p.pid, t.tid, p.pid, t.tid, p.describe()};
+}
+
+// Runs one batch in every thread but the leader, as many at a time as there are slots. `make` fills a batch.
+template <class Make>
+void run_in_threads(Puppet& puppet, const PlannedProcess& p, StopWaiter& waiter, Make make) {
+  BatchHost& host = puppet.host();
+  const size_t slots = host.area().slots() - 1;
+  std::vector<SyscallBatch> batches(slots);
+  for (size_t first = 1; first < p.threads.size(); first += slots) {
+    const size_t count = std::min(slots, p.threads.size() - first);
+    std::vector<size_t> started;
+    for (size_t i = 0; i < count; ++i) {
+      SyscallBatch& batch = batches[i];
+      batch.clear();
+      make(p.threads[first + i], batch);
+      if (batch.empty()) continue;
+      Tracee& thread = puppet.threads()[first + i];
+      if (batch.size() > host.area().batch_capacity(static_cast<unsigned>(i) + 1)) {
+        // A long queue of signals: the leader is at rest, its slot is large.
+        host.run(thread, 0, batch, waiter);
+        continue;
+      }
+      host.start(thread, static_cast<unsigned>(i) + 1, batch);
+      started.push_back(i);
+    }
+    for (size_t i : started)
+      host.finish(puppet.threads()[first + i], static_cast<unsigned>(i) + 1, batches[i], waiter);
+  }
+}
+
+}  // namespace
+
+void hand_over_files(PuppetTree& tree, const PlannedProcess& p, RestoredFiles& files, StopWaiter& waiter) {
+  Puppet& puppet = tree.puppet(p);
+  const int channel = tree.channel().number();
+  const auto table = files.table(p.ids.files_id());  // ascending by number
+
+  // Received descriptors get 0, 1, 2 ... in the order of their final numbers, so that none has to be moved away before
+  // another: going down, the final number of each is free or its own.
+  std::vector<int> sent;
+  for (const auto& entry : table) sent.push_back(files.fd_of(entry.id));
+  const int count = static_cast<int>(sent.size());
+  sent.push_back(files.directory(p.fs.cwd_id()));
+  const bool changes_root = files.is_other_root(p.fs.root_id());
+  if (changes_root) sent.push_back(files.directory(p.fs.root_id()));
+
+  SyscallBatch batch;
+  const auto run = [&] {
+    puppet.run(batch, waiter);
+    batch.clear();
+  };
+  for (size_t first = 0; first < sent.size(); first += FdChannel::kMost) {
+    const auto part = std::span(sent).subspan(first, std::min(FdChannel::kMost, sent.size() - first));
+    tree.channel().send(part);
+    FdChannel::receive(batch, channel, part.size());
+    if (first + FdChannel::kMost < sent.size()) run();
+  }
+  if (changes_root) {
+    batch.must(SYS_fchdir, {count + 1});
+    const BatchData here = batch.text(".");
+    batch.must(SYS_chroot, {here});
+    batch.must(SYS_close, {count + 1});
+  }
+  batch.must(SYS_fchdir, {count});
+  batch.must(SYS_close, {count});
+  batch.must(SYS_umask, {p.fs.umask()});
+  for (int i = count; i-- > 0;) {
+    const auto& entry = table[static_cast<size_t>(i)];
+    if (entry.number != i) {
+      batch.must(SYS_dup3, {i, entry.number, entry.close_on_exec ? O_CLOEXEC : 0});
+      batch.must(SYS_close, {i});
+    } else if (entry.close_on_exec) {
+      batch.must(SYS_fcntl, {i, F_SETFD, FD_CLOEXEC});
+    }
+    if (batch.size() + 1024 > kLeaderSlotBytes) run();
+  }
+  batch.must(SYS_close, {channel});
+  run();
+}
+
+void settle(PuppetTree& tree, const PlannedProcess& p, const RestoreOptions& options, StopWaiter& waiter) {
+  Puppet& puppet = tree.puppet(p);
+  const SettleView leader = view_of(p, p.threads.front(), options);
+  SyscallBatch batch;
+  p.states.settle(leader, batch);
+  // Threads first: the leader's part ends with credentials that some of the calls need.
+  run_in_threads(puppet, p, waiter, [&](const PlannedThread& t, SyscallBatch& b) {
+    t.states.settle(view_of(p, t, options), b);
+  });
+  p.threads.front().states.settle(leader, batch);
+  if (!batch.empty()) puppet.run(batch, waiter);
+  p.states.apply(leader);
+  for (const PlannedThread& t : p.threads) t.states.apply(view_of(p, t, options));
+}
+
+void make_ready(PuppetTree& tree, const PlannedProcess& p, const RestoreOptions& options, StopWaiter& waiter) {
+  Puppet& puppet = tree.puppet(p);
+  const SettleView leader = view_of(p, p.threads.front(), options);
+  SyscallBatch batch;
+  p.states.arm(leader, batch);
+  p.threads.front().states.arm(leader, batch);
+  if (!batch.empty()) puppet.run(batch, waiter);
+  run_in_threads(puppet, p, waiter, [&](const PlannedThread& t, SyscallBatch& b) {
+    t.states.arm(view_of(p, t, options), b);
+  });
+  for (size_t i = 0; i < p.threads.size(); ++i) {
+    Tracee& t = puppet.threads()[i];
+    const auto& registers = p.threads[i].states.get<RegisterState>();
+    t.set_own_registers(registers.general);
+    t.set_own_signal_mask(p.threads[i].states.get<SignalMask>().mask);
+    t.set_extended_state(registers.extended);
+  }
+  puppet.unmap_area(waiter);
+  for (size_t i = 1; i < p.threads.size(); ++i) puppet.threads()[i].give_back();
+}
+
+}  // namespace stasis

@@ -1,0 +1,378 @@
+#include "restore/tree.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "kernel/uapi.h"
+#include "memory/shmem.h"
+#include "memory/vdso.h"
+#include "objects/task/personality.h"
+
+namespace stasis {
+
+namespace {
+
+// Room that is left in a slot before a batch is run and a new one begun.
+constexpr size_t kBatchRoom = 8192;
+
+constexpr uint32_t kNotInherited = vma_status::vsyscall;
+
+bool same_area(const Vma& a, const Vma& b) {
+  return a.start == b.start && a.end == b.end && a.pgoff_bytes == b.pgoff_bytes && a.shmid == b.shmid &&
+         a.prot == b.prot && a.flags == b.flags && a.status == b.status && a.fdflags == b.fdflags &&
+         (a.madv & (1u << MADV_NOHUGEPAGE)) == (b.madv & (1u << MADV_NOHUGEPAGE));
+}
+
+// How the kernel is asked for an area.
+int mmap_flags(const Vma& v) {
+  uint32_t flags = (v.flags & ~uint32_t{MAP_LOCKED}) | MAP_FIXED;
+  if (v.has(vma_status::anon_shared)) flags &= ~uint32_t{MAP_ANONYMOUS};
+  // Since Linux 6.7 MAP_STACK keeps huge pages away; set at once, so that neighbours do not merge first.
+  if ((v.madv & (1u << MADV_NOHUGEPAGE)) != 0) flags |= MAP_STACK;
+  return static_cast<int>(flags);
+}
+
+bool is_mapped_by_us(const Vma& v) {
+  return v.has(vma_status::regular) && !v.has(vma_status::vdso) && !v.has(vma_status::vvar) &&
+         !v.has(vma_status::vsyscall);
+}
+
+}  // namespace
+
+PuppetTree::PuppetTree(RestorePlan& plan, const ImageStore& store, RestoredFiles& files, StopWaiter& waiter)
+    : plan_(plan), store_(store), files_(files), waiter_(waiter), channel_(files.highest_number() + 1) {
+  // Orphans of puppets that have to be killed become ours, so that their pids are free again before a second try.
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+}
+
+PuppetTree::~PuppetTree() {
+  std::vector<pid_t> pids;
+  for (const auto& p : puppets_) {
+    pids.push_back(p->pid());
+    kill(p->pid(), SIGKILL);
+  }
+  puppets_.clear();
+  for (pid_t pid : pids)
+    while (waitpid(pid, nullptr, __WALL) == pid) {
+    }
+  prctl(PR_SET_CHILD_SUBREAPER, 0);
+}
+
+void PuppetTree::build() {
+  check_vdso(plan_.root());
+  start_root(plan_.root());
+  for (auto& p : plan_.processes)
+    if (!p->children.empty()) clone_children(*p);
+  // Advice that would change what a fork does comes after all forks (O-43).
+  for (auto& p : plan_.processes) advise_memory(*p);
+}
+
+void PuppetTree::start_root(PlannedProcess& root) {
+  const Puppet::Shape shape{.slots = plan_.area_slots,
+                            .first_slot_bytes = kLeaderSlotBytes,
+                            .other_slot_bytes = kThreadSlotBytes,
+                            .area_address = plan_.area_address};
+  puppets_.push_back(Puppet::start_root(
+      {.pid = root.pid, .personality = root.states.get<Personality>().persona, .channel = &channel_}, shape, waiter_));
+  channel_.close_puppet_end();
+  by_process_[&root] = puppets_.back().get();
+  places_[&root] = {getsid(0), getpgrp()};
+  start_memory(root);
+  finish_memory(root);
+}
+
+void PuppetTree::clone_children(PlannedProcess& parent) {
+  Puppet& p = puppet(parent);
+  Place& place = places_[&parent];
+  std::vector<PlannedProcess*> cloned;
+  const auto clone_some = [&](const auto& wanted) {
+    std::vector<std::pair<PlannedProcess*, SyscallBatch::Call>> now;
+    SyscallBatch batch;
+    const auto flush = [&] {
+      if (batch.empty()) return;
+      p.run(batch, waiter_);
+      batch.clear();
+      for (const auto& [child, call] : now) {
+        puppets_.push_back(Puppet::adopt_child(p, child->pid, waiter_));
+        by_process_[child] = puppets_.back().get();
+        places_[child] = place;
+        cloned.push_back(child);
+      }
+      now.clear();
+    };
+    for (PlannedProcess* child : parent.children) {
+      if (!wanted(*child)) continue;
+      now.emplace_back(child, Puppet::clone_process(batch, child->pid));
+      if (batch.size() + kBatchRoom > kLeaderSlotBytes) flush();
+    }
+    flush();
+  };
+  const bool must_lead = parent.sid == parent.pid && place.sid != parent.sid;
+  // Children of the session that the parent was born into come before it makes its own (O-15).
+  const auto older = [&](const PlannedProcess& c) { return must_lead && c.sid != parent.sid && c.sid != c.pid; };
+  clone_some(older);
+  if (must_lead) {
+    SyscallBatch batch;
+    batch.must(SYS_setsid, {});
+    p.run(batch, waiter_);
+    place = {parent.pid, parent.pid};
+  }
+  clone_some([&](const PlannedProcess& c) { return !older(c); });
+  for (PlannedProcess* c : cloned) start_memory(*c);
+  for (PlannedProcess* c : cloned) finish_memory(*c);
+}
+
+// ---- memory ----------------------------------------------------------------------------------------------
+
+void PuppetTree::check_vdso(const PlannedProcess& p) const {
+  const VdsoLayout layout = vdso_layout(p.vmas.areas);
+  if (!layout.present()) return;
+  const Vdso own = own_vdso();
+  Vdso dumped{layout, {}};
+  dumped.image = read_stored_bytes(*p.pages, layout.vdso_start, layout.vdso_start + layout.vdso_size);
+  const std::string difference = vdso_difference(dumped, own);
+  if (!difference.empty())
+    throw Error(Reason::IMAGE_UNSUPPORTED, "the vdso of this kernel is another one: " + difference)
+        .object(p.describe())
+        .remedy("restore on the kernel of the dump");
+}
+
+const FillPlan& PuppetTree::fill_plan(PlannedProcess& p) {
+  auto& plan = fills_[&p];
+  if (!plan) {
+    if (!p.pages)
+      throw Error(Reason::IMAGE_MISSING, "its page map is not there").object(fmt::format("pagemap-{}.img", p.pid));
+    plan = std::make_unique<FillPlan>(*p.pages, p.vmas.areas, fmt::format("pagemap-{}.img", p.pid));
+  }
+  return *plan;
+}
+
+std::vector<AddressRange> PuppetTree::inherited_ranges(const PlannedProcess& p) const {
+  std::vector<AddressRange> out;
+  if (p.parent == nullptr) return out;
+  const auto& parents = p.parent->vmas.areas;
+  auto at = parents.begin();
+  for (const Vma& v : p.vmas.areas) {
+    while (at != parents.end() && at->start < v.start) ++at;
+    if (at != parents.end() && same_area(*at, v) && !v.has(kNotInherited)) out.push_back({v.start, v.end});
+  }
+  return out;
+}
+
+int PuppetTree::shared_object(uint64_t shmid) {
+  Fd& fd = shared_objects_[shmid];
+  if (!fd) {
+    SharedNeed need;
+    for (const auto& p : plan_.processes) add_need(need, shmid, p->vmas.areas);
+    const auto pages = PagemapReader::open(store_, ImageKind::SHMEM_PAGEMAP, shmid);
+    if (pages) add_need(need, *pages);
+    fd = shmem_create(need);
+    if (pages) shmem_fill(fd.get(), *pages, fmt::format("shared memory {}", shmid));
+  }
+  return fd.get();
+}
+
+namespace {
+
+// Unmaps everything but the batch area and the inherited ranges.
+void unmap_rest(SyscallBatch& batch, std::vector<AddressRange> keep, const BatchArea& area) {
+  constexpr uint64_t kTop = 0x7ffffffff000;
+  keep.push_back({area.address(), area.end()});
+  std::sort(keep.begin(), keep.end(), [](const auto& a, const auto& b) { return a.start < b.start; });
+  uint64_t from = 0;
+  for (const AddressRange& r : keep) {
+    if (r.start > from) batch.must(SYS_munmap, {from, r.start - from});
+    from = std::max(from, r.end);
+  }
+  if (from < kTop) batch.must(SYS_munmap, {from, kTop - from});
+}
+
+void set_mm_fields(SyscallBatch& batch, const pb::mm_entry& mm, int exe_fd) {
+  uapi::prctl_mm_map map{};
+  map.start_code = mm.mm_start_code();
+  map.end_code = mm.mm_end_code();
+  map.start_data = mm.mm_start_data();
+  map.end_data = mm.mm_end_data();
+  map.start_brk = mm.mm_start_brk();
+  map.brk = mm.mm_brk();
+  map.start_stack = mm.mm_start_stack();
+  map.arg_start = mm.mm_arg_start();
+  map.arg_end = mm.mm_arg_end();
+  map.env_start = mm.mm_env_start();
+  map.env_end = mm.mm_env_end();
+  std::vector<uint64_t> auxv(mm.mm_saved_auxv().begin(), mm.mm_saved_auxv().end());
+  map.auxv_size = static_cast<uint32_t>(auxv.size() * sizeof(uint64_t));
+  map.exe_fd = static_cast<uint32_t>(exe_fd);
+  const BatchData words = batch.data(std::as_bytes(std::span(auxv)));
+  const BatchData fields = batch.object(map);
+  batch.point(fields.part(offsetof(uapi::prctl_mm_map, auxv), 8), words);
+  batch.must(SYS_prctl, {uapi::pr_set_mm, uapi::pr_set_mm_map, fields, sizeof map, 0});
+}
+
+}  // namespace
+
+void PuppetTree::start_memory(PlannedProcess& p) {
+  Puppet& puppet = this->puppet(p);
+  const FillPlan& fill = fill_plan(p);
+  const std::vector<AddressRange> inherited = inherited_ranges(p);
+  const auto is_inherited = [&](const Vma& v) {
+    return std::binary_search(inherited.begin(), inherited.end(), AddressRange{v.start, v.end},
+                              [](const auto& a, const auto& b) { return a.start < b.start; });
+  };
+
+  // One descriptor for each file and open mode; they get the numbers 0, 1, 2 ... in the puppet.
+  std::vector<int> sent;
+  std::map<std::pair<uint64_t, uint32_t>, int> numbers;
+  const auto number_of = [&](uint64_t key, uint32_t mode, auto open) {
+    const auto [at, fresh] = numbers.try_emplace({key, mode}, static_cast<int>(sent.size()));
+    if (fresh) sent.push_back(open());
+    return at->second;
+  };
+  constexpr uint32_t kObject = 1u << 31;  // key is a shared object, not a file
+  const auto mapped_number = [&](const Vma& v) {
+    if (v.has(vma_status::anon_shared)) return number_of(v.shmid, kObject, [&] { return shared_object(v.shmid); });
+    const uint32_t mode = v.fdflags.value_or(O_RDONLY);
+    return number_of(v.shmid, mode,
+                     [&] { return files_.mapped_file(static_cast<uint32_t>(v.shmid), static_cast<int>(mode)); });
+  };
+  const bool same_exe = p.parent != nullptr && p.parent->mm.exe_file_id() == p.mm.exe_file_id();
+  const int exe = same_exe ? -1 : number_of(p.mm.exe_file_id(), O_RDONLY, [&] {
+    return files_.mapped_file(p.mm.exe_file_id(), O_RDONLY);
+  });
+  for (const Vma& v : p.vmas.areas)
+    if (is_mapped_by_us(v) && !is_inherited(v) && (v.is_file() || v.has(vma_status::anon_shared))) mapped_number(v);
+
+  auto batch = std::make_unique<SyscallBatch>();
+  const auto flush_if_full = [&] {
+    if (batch->size() + kBatchRoom <= kLeaderSlotBytes) return;
+    puppet.run(*batch, waiter_);
+    batch->clear();
+  };
+  for (size_t first = 0; first < sent.size(); first += FdChannel::kMost) {
+    const auto part = std::span(sent).subspan(first, std::min(FdChannel::kMost, sent.size() - first));
+    channel_.send(part);
+    FdChannel::receive(*batch, channel_.number(), part.size());
+    // The channel is shared: the message must be taken before another puppet receives.
+    puppet.run(*batch, waiter_);
+    batch->clear();
+  }
+  if (p.parent != nullptr) unmap_rest(*batch, inherited, puppet.host().area());
+  const VdsoLayout vdso = vdso_layout(p.vmas.areas);
+  if (vdso.present() && (p.parent == nullptr || vdso_layout(p.parent->vmas.areas) != vdso))
+    batch->must(SYS_arch_prctl, {uapi::arch_map_vdso_64, vdso.vvar_start != 0 ? vdso.vvar_start : vdso.vdso_start});
+  for (size_t i = 0; i < p.vmas.areas.size(); ++i) {
+    const Vma& v = p.vmas.areas[i];
+    if (!is_mapped_by_us(v) || is_inherited(v)) continue;
+    const int fd = v.is_file() || v.has(vma_status::anon_shared) ? mapped_number(v) : -1;
+    // Accounted memory stays accounted when it loses its write permission; it has to have it first.
+    const bool writable_first = maps_writable_first(v, fill.stored_pages(i));
+    batch->must(SYS_mmap, {v.start, v.size_bytes(), v.prot | (writable_first ? PROT_WRITE : 0), mmap_flags(v), fd,
+                           v.pgoff_bytes});
+    if (writable_first) batch->must(SYS_mprotect, {v.start, v.size_bytes(), v.prot});
+    flush_if_full();
+  }
+  set_mm_fields(*batch, p.mm, exe);
+  if (!sent.empty()) batch->must(SYS_close_range, {0, sent.size() - 1, 0});
+  puppet.start(*batch);
+  batches_[&p] = std::move(batch);
+}
+
+void PuppetTree::finish_memory(PlannedProcess& p) {
+  Puppet& puppet = this->puppet(p);
+  puppet.finish(*batches_.at(&p), waiter_);
+  batches_.erase(&p);
+  const FillTarget target{p.pid, puppet.memory().get(), p.describe()};
+  if (p.parent == nullptr) {
+    const FillStats s = fill_plan(p).fill(target);
+    stats_.written_pages += s.written_pages;
+    return;
+  }
+  const FillPlan::ChildFill result = fill_plan(p).fill_child(target, fill_plan(*p.parent), inherited_ranges(p));
+  stats_.written_pages += result.stats.written_pages;
+  stats_.kept_pages += result.stats.kept_pages;
+  if (result.drop.empty()) return;
+  SyscallBatch batch;
+  for (const AddressRange& r : result.drop) {
+    batch.must(SYS_madvise, {r.start, r.size_bytes(), MADV_DONTNEED});
+    if (batch.size() + kBatchRoom > kLeaderSlotBytes) {
+      puppet.run(batch, waiter_);
+      batch.clear();
+    }
+  }
+  puppet.run(batch, waiter_);
+}
+
+void PuppetTree::advise_memory(PlannedProcess& p) {
+  Puppet& puppet = this->puppet(p);
+  const FillPlan& fill = fill_plan(p);
+  SyscallBatch batch;
+  for (size_t i = 0; i < p.vmas.areas.size(); ++i) {
+    const Vma& v = p.vmas.areas[i];
+    if (!is_mapped_by_us(v)) continue;
+    for (uint64_t left = v.madv & ~(uint64_t{1} << MADV_NOHUGEPAGE); left != 0; left &= left - 1)
+      batch.must(SYS_madvise, {v.start, v.size_bytes(), __builtin_ctzll(left)});
+    if (v.is_locked())
+      batch.must(SYS_mlock2, {v.start, v.size_bytes(), locks_on_fault(v, fill.stored_pages(i)) ? MLOCK_ONFAULT : 0});
+    if (batch.size() + kBatchRoom > kLeaderSlotBytes) {
+      puppet.run(batch, waiter_);
+      batch.clear();
+    }
+  }
+  for (const AddressRange& g : p.vmas.guards)
+    batch.must(SYS_madvise, {g.start, g.size_bytes(), uapi::madv_guard_install});
+  if (!batch.empty()) puppet.run(batch, waiter_);
+}
+
+// ---- sessions, groups, threads ---------------------------------------------------------------------------
+
+void PuppetTree::set_process_groups() {
+  std::map<pid_t, const PlannedProcess*> by_pid;
+  for (const auto& p : plan_.processes) by_pid[p->pid] = p.get();
+  // Leaders without children have not made their sessions yet.
+  for (const auto& p : plan_.processes) {
+    Place& place = places_[p.get()];
+    if (p->sid != p->pid || place.sid == p->pid) continue;
+    SyscallBatch batch;
+    batch.must(SYS_setsid, {});
+    puppet(*p).run(batch, waiter_);
+    place = {p->pid, p->pid};
+  }
+  // A group exists from its leader's call on; then the members can join (O-17).
+  for (const bool leaders : {true, false})
+    for (const auto& p : plan_.processes) {
+      Place& place = places_[p.get()];
+      if (place.pgid == p->pgid || (p->pgid == p->pid) != leaders) continue;
+      if (!by_pid.contains(p->pgid)) continue;  // the group of the caller, which the root was born into
+      SyscallBatch batch;
+      batch.must(SYS_setpgid, {0, p->pgid});
+      puppet(*p).run(batch, waiter_);
+      place.pgid = p->pgid;
+    }
+}
+
+void PuppetTree::clone_threads() {
+  for (const auto& p : plan_.processes) {
+    Puppet& puppet = this->puppet(*p);
+    size_t adopted = 1;
+    while (adopted < p->threads.size()) {
+      SyscallBatch batch;
+      size_t end = adopted;
+      for (; end < p->threads.size() && batch.size() + kBatchRoom <= kLeaderSlotBytes; ++end)
+        Puppet::clone_thread(batch, p->threads[end].tid);
+      puppet.run(batch, waiter_);
+      for (; adopted < end; ++adopted) puppet.adopt_thread(p->threads[adopted].tid, waiter_);
+    }
+  }
+}
+
+}  // namespace stasis

@@ -1,0 +1,55 @@
+"""Which subject goes through which modes. One row is one kind of state; CMake makes one test of each row and mode."""
+import dataclasses
+
+STANDARD = ("none", "restore", "running", "cycles")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    name: str
+    modes: tuple = STANDARD
+    gap_s: float = 0.0        # time between dump and restore
+    compares: bool = True     # False: the tree changes all the time, /proc cannot be compared
+    replays: bool = True      # False: its files move on during a live dump, so they do not fit its images
+    reason: str | None = None  # what a refusal has to say (regular expression)
+    timeout_s: int = 60
+
+
+def _entry(name, **keywords):
+    return Entry(name, **keywords)
+
+
+def _refused(name, reason):
+    return Entry(name, modes=("none", "refused"), reason=reason)
+
+
+def _honest(name):
+    """Either refused with nothing lost, or saved and restored as it should be: never accepted and then lost."""
+    return Entry(name, modes=("none", "honest"))
+
+
+STOPPABLE = STANDARD + ("stopped",)
+ENTRIES = (
+    _entry("counter", modes=STOPPABLE + ("shell_job",)),
+    # memory, vma-kinds
+    _entry("mem_anon"), _entry("mem_private_file"), _entry("mem_shared_file"), _entry("mem_shared_anon"), _entry("heap"),
+    _entry("stack_growth"), _entry("cow"), _entry("vma_kinds"),
+    # vdso, cpu state, threads
+    _entry("vdso_calls"), _entry("fpu"), _entry("threads", modes=STOPPABLE), _entry("futex_wait"), _entry("blocked_read"),
+    _entry("sleep_restart"), _entry("busy_loop"), _entry("heartbeat20", replays=False),
+    # signals, timers
+    _entry("sigactions"), _entry("sigpending"), _entry("altstack_on"), _entry("itimers"), _entry("stopped_child"),
+    # the task
+    _entry("names_mm"), _entry("fsinfo"), _entry("creds"), _entry("rlimits"), _entry("nice_sched"), _entry("task_flags"),
+    _entry("exe_elf"), _entry("clocks", gap_s=2.0),
+    # the tree
+    _entry("session_tree"), _entry("tree_cow", modes=STOPPABLE), _entry("zombies"), _entry("fork_storm", compares=False, replays=False),
+    # files
+    _entry("files_regular"), _entry("files_devices"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _entry("fifos"),
+    # what cannot be saved, or not without an option
+    _refused("refuse_traced", "ALREADY_TRACED"), _refused("refuse_vfork", "VFORK_PENDING|FREEZE_TIMEOUT"),
+    _refused("refuse_file_lock", "FILE_LOCKS_HELD"), _refused("refuse_sigtrap", "UNSUPPORTED_STATE"),
+    _honest("refuse_seccomp"), _honest("refuse_unix_socket"), _honest("refuse_tcp_listen"), _honest("refuse_deleted_file"),
+    _honest("refuse_namespace"), _honest("refuse_event_files"), _honest("refuse_posix_timer"),
+)
+BY_NAME = {entry.name: entry for entry in ENTRIES}

@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""The command line as existing callers use it."""
+import os
+import sys
+
+import harness
+
+
+def case_version(session):
+    alias = session.path("criu")
+    os.symlink(session.stasis, alias)
+    for binary in (alias, session.stasis):
+        run = session.run("--version", binary=binary)
+        harness.require(run.status == 0, run.describe())
+    run = session.run("-V", binary=alias)
+    harness.require(run.stdout.splitlines()[0] == "Version: 4.2", f"called as criu: {run.stdout!r}")
+
+
+def case_help(session):
+    run = session.run("--help")
+    harness.require(run.status == 0 and "dump" in run.stdout and "shell-job" in run.stdout, run.describe())
+    run = session.run("dump", "--no-such-option", "--help")
+    harness.require(run.status == 0, "help wins over parse errors: " + run.describe())
+
+
+def case_mistakes(session):
+    for arguments in ((), ("no-such-command",), ("dump",), ("dump", "-t", "0"), ("dump", "-t", "abc"), ("dump", "--no-such-option"),
+                      ("dump", "-t", "1", "extra"), ("restore", "--verbosity=x"), ("restore", "--restore-sibling")):
+        run = session.run(*arguments, cwd=session.directory)
+        harness.check_refusal(run)
+
+
+def case_removed_commands(session):
+    for command in ("exec", "show"):
+        run = session.run(command)
+        harness.require(run.status == 255, run.describe())
+
+
+def case_check(session):
+    harness.needs_root()
+    run = session.run("check", cwd=session.directory)
+    harness.require(run.status == 0 and run.stdout.strip() == "Looks good.", run.describe())
+    probe = ("check", "--no-default-config", "--no-default-config", "-verbosity=0", "--feature")
+    run = session.run(*probe, "mnt_id", cwd=session.directory)
+    harness.require(run.status == 0 and run.stdout.strip() == "mnt_id is supported", run.describe())
+    run = session.run(*probe, "no_such_feature", cwd=session.directory)
+    harness.require(run.status == 1 and run.stdout == "", run.describe())
+
+
+def case_spellings(session):
+    """Abbreviations, glued and single-dash forms, options before and after the command, a configuration file."""
+    harness.needs_root()
+    subject = session.subject("counter")
+    images = session.make_directory("images")
+    config = session.path("stasis.conf")
+    with open(config, "w") as file:
+        file.write(f"# a comment\n  images-dir {images}  # another\nleave-running\nlog-file \"dump.log\"\nverbosity=4\n")
+    forms = ((f"--images-dir={images}", "dump", f"-t{subject.pid}", "-vvvv", "-R", "-odump.log"),
+             ("dump", "--tree", subject.pid, "--images", images, "--leave-run", "-v4", "--log-file=dump.log"),
+             ("dump", "-tree", subject.pid, "-images-dir", images, "-leave-running", "--no-restore-detached"),
+             ("dump", "-t", subject.pid, "--config", config))
+    for form in forms:
+        run = session.run(*form, cwd=session.directory)
+        harness.require(run.status == 0, run.describe())
+        harness.require(os.path.exists(os.path.join(images, "inventory.img")), f"no images: {run.describe()}")
+        for name in os.listdir(images):
+            os.unlink(os.path.join(images, name))
+        subject.check()
+    subject.finish()
+
+
+def case_work_directory(session):
+    """Log, statistics and a relative pid file are in the work directory; the log is there even after a refusal."""
+    harness.needs_root()
+    subject = session.subject("counter")
+    images, work = session.make_directory("images"), session.make_directory("work")
+    where = ("-D", images, "-W", work)
+    run = session.run("dump", "-t", subject.pid, *where, "-o", "dump.log", log=os.path.join(work, "dump.log"))
+    harness.check_success(run)
+    session.wait_gone(subject.pid)
+    harness.require({"dump.log", "stats-dump"} <= set(os.listdir(work)), f"work directory: {os.listdir(work)}")
+    harness.require(os.stat(os.path.join(work, "dump.log")).st_mode & 0o777 == 0o600, "mode of the log file")
+    run = session.run("restore", *where, "-d", "-o", "restore.log", "--pidfile", "root.pid", log=os.path.join(work, "restore.log"))
+    harness.check_success(run)
+    harness.require(harness.read(os.path.join(work, "root.pid")) == str(subject.pid), "the pid file")
+    harness.require(os.path.exists(os.path.join(work, "stats-restore")), f"work directory: {os.listdir(work)}")
+    run = session.run("dump", "-t", "4194304", *where, "-o", "failed.log")
+    harness.check_refusal(run, "NO_SUCH_TASK")
+    harness.require("NO_SUCH_TASK" in harness.read(os.path.join(work, "failed.log"), ""), "the log does not hold the error")
+    subject.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(harness.run_scenarios(globals()))

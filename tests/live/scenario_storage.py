@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Image directories on storage that is full or read-only. The whole test runs in a mount namespace of its own."""
+import contextlib
+import ctypes
+import os
+import subprocess
+import sys
+
+import harness
+import procview
+
+CLONE_NEWNS = 0x20000
+
+
+def private_mounts():
+    harness.needs_root()
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
+        raise harness.Skip("this machine lacks: mount namespaces")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
+@contextlib.contextmanager
+def storage(session, options):
+    """A directory on a file system of its own, in a mount namespace of its own."""
+    private_mounts()
+    directory = session.make_directory("storage")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], check=True)
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+def expect_refused(session, subject, images, reason, *options):
+    before = procview.snapshot(subject.pid)
+    run = session.run("dump", "-t", subject.pid, "-D", images, *options)
+    harness.check_refusal(run, reason)
+    procview.compare(before, procview.snapshot(subject.pid), "after a dump to bad storage")
+    subject.check()
+
+
+def case_full(session):
+    with storage(session, "size=256k") as images:
+        subject = session.subject("mem_anon")  # holds some 6 MiB
+        expect_refused(session, subject, images, "IMAGE_WRITE")
+        expect_refused(session, subject, images, "IMAGE_WRITE", "-R", "-o", "dump.log")
+        left = [name for name in os.listdir(images) if name.endswith(".img")]
+        harness.require(not left, f"a failed dump left {left}")
+        subprocess.run(["mount", "-o", "remount,size=64m", images], check=True)
+        session.dump(subject.pid, images)
+        session.wait_gone(subject.pid)
+        session.restore(images, "-d")
+        subject.finish()
+
+
+def case_no_inodes(session):
+    with storage(session, "nr_inodes=5") as images:
+        subject = session.subject("counter")
+        expect_refused(session, subject, images, "IMAGE_WRITE")
+        subject.finish()
+
+
+def case_read_only(session):
+    with storage(session, "ro") as images:
+        subject = session.subject("counter")
+        expect_refused(session, subject, images, "IMAGE_DIR|LOG_FILE")
+        expect_refused(session, subject, images, "IMAGE_DIR|LOG_FILE", "-o", "dump.log")
+        subject.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(harness.run_scenarios(globals()))

@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""A program in the foreground of a terminal: dumped from elsewhere, restored in another terminal."""
+import os
+import re
+import signal
+import sys
+
+import harness
+import terminal
+
+
+def start_counter(session):
+    """A terminal in which the counter runs, and its pid, dumped into img/ with the shell looking on."""
+    first = terminal.Terminal(session, session.directory)
+    counter = os.path.join(session.programs, "tty_counter")
+    first.send(f"{counter}\n")
+    first.expect(r"^count 5$")
+    pid = terminal.foreground_child(first, "tty_counter")
+    os.mkdir(session.path("img"))
+    run = session.run("dump", "-t", pid, "-D", "img/", "-o", "dump.log", "-v4", "--tcp-established", "-j",
+                      cwd=session.directory, log=session.path("img/dump.log"))
+    harness.check_success(run)
+    first.expect(r"Killed")
+    first.expect(re.escape(terminal.PROMPT))
+    last = max(int(number) for number in re.findall(r"^count (\d+)$", first.text, re.MULTILINE))
+    first.close()
+    session.wait_gone(first.pid)
+    session.reap()
+    return pid, last
+
+
+def expect_next(term, last):
+    first = int(term.expect(r"^count (\d+)$").group(1))
+    harness.require(first == last + 1, f"the first number after the restore is {first}, the last before was {last}")
+    term.expect(rf"^count {last + 5}$")
+
+
+def case_detached(session):
+    harness.needs_root()
+    pid, last = start_counter(session)
+    second = terminal.Terminal(session, session.directory)
+    second.send(f"{session.stasis} restore -D img/ -o restore.log -d --tcp-close -j -v4; echo status=$?\n")
+    second.expect(r"status=0")
+    expect_next(second, last)
+    harness.require(harness.is_alive(pid), f"pid {pid} is not there")
+    log = harness.read(session.path("img/restore.log"))
+    harness.require(not harness.ERROR_LINE.search(log), harness.tail(log))
+    os.kill(pid, signal.SIGKILL)
+    second.close()
+
+
+def case_foreground_status(session):
+    harness.needs_root()
+    pid, last = start_counter(session)
+    second = terminal.Terminal(session, session.directory)
+    second.send(f"{session.stasis} restore -D img/ -j; echo status=$?\n")
+    expect_next(second, last)
+    os.kill(pid, signal.SIGUSR1)  # makes the program end with 17
+    second.expect(r"^status=17$")
+    second.close()
+
+
+def case_foreground_interrupt(session):
+    harness.needs_root()
+    pid, last = start_counter(session)
+    second = terminal.Terminal(session, session.directory)
+    second.send(f"{session.stasis} restore -D img/ -j\n")
+    expect_next(second, last)
+    second.interrupt()
+    second.expect(re.escape(terminal.PROMPT))
+    session.wait_gone(pid)
+    harness.require("status=130" in second.command("echo status=$?"), "the shell does not see the end by SIGINT")
+    second.close()
+
+
+def case_shell_job_without_terminal(session):
+    """Images of a shell job restored where there is no terminal: a clear refusal."""
+    harness.needs_root()
+    start_counter(session)
+    run = session.run("restore", "-D", session.path("img"), "-d", "-j", "-o", "restore.log", wrapper=("setsid", "--wait"),
+                      log=session.path("img/restore.log"))
+    harness.check_refusal(run, "TERMINAL_MISSING")
+
+
+if __name__ == "__main__":
+    sys.exit(harness.run_scenarios(globals()))
