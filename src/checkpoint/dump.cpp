@@ -9,7 +9,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <map>
 #include <memory>
+#include <tuple>
 #include <vector>
 
 #include "base/error.h"
@@ -170,16 +172,42 @@ class Checkpoint {
   }
 
   void collect_files() {
+    for (auto& p : processes_)
+      if (p->leader().stat.sid == p->pid()) files_.tree_sessions.push_back(p->pid());
     for (auto& p : processes_) {
-      const std::string who = p->describe();
-      files_.add_table(p->pid(), p->ids.files, p->descriptors, who);
-      p->exe_file_id = files_.add_link(p->proc, "exe", who);
-      p->cwd_file_id = files_.add_link(p->proc, "cwd", who);
-      p->root_file_id = files_.add_link(p->proc, "root", who);
+      const Fd pidfd(static_cast<int>(fail_if(pidfd_open(p->pid()), "cannot open a pidfd")));
+      files_.add_process(p->ids.files, p->pid(), pidfd.get(), p->leader().stat.comm, p->descriptors);
+      p->exe_file_id = path_file(*p, "exe", O_RDONLY, "the executable");
+      p->cwd_file_id = path_file(*p, "cwd", O_RDONLY | O_DIRECTORY, "the working directory");
+      p->root_file_id = path_file(*p, "root", O_RDONLY | O_DIRECTORY, "the root directory");
       for (Vma& v : p->vmas)
-        if (v.is_file()) v.shmid = files_.add_mapping(p->proc, p->mappings[v.mapping], v.fdflags.value_or(O_RDONLY), who);
+        if (v.is_file()) v.shmid = mapped_file(*p, p->mappings[v.mapping], v.fdflags.value_or(O_RDONLY));
     }
+    files_.conclude();
     check_interrupted();
+  }
+
+  // The file behind a link of /proc/PID. Most processes of a tree have the same few.
+  uint32_t path_file(FrozenProcess& p, const char* link, uint32_t flags, const char* what) {
+    PathFile file{.flags = flags};
+    if (fstatat(p.proc.fd(), link, &file.st, 0) != 0)
+      throw Error(Reason::FILE_UNREACHABLE, fmt::format("{} cannot be looked at", what))
+          .object(p.describe())
+          .error_number(errno);
+    file.link = p.proc.readlink(link).value_or(std::string());
+    const auto [at, fresh] = known_paths_.try_emplace({file.st.st_dev, file.st.st_ino, flags, file.link}, 0u);
+    if (!fresh) return at->second;
+    const Fd fd = p.proc.open(link, O_PATH);
+    file.fd = fd.get();
+    file.who = fmt::format("{} ({}) of {}", what, file.link, p.describe());
+    return at->second = files_.add_path_file(file);
+  }
+
+  uint32_t mapped_file(FrozenProcess& p, const Mapping& m, uint32_t flags) {
+    const auto [at, fresh] = known_mappings_.try_emplace({m.dev_major, m.dev_minor, m.inode, flags, m.name}, 0u);
+    if (fresh)
+      at->second = path_file(p, fmt::format("map_files/{:x}-{:x}", m.start, m.end).c_str(), flags, "the mapped file");
+    return at->second;
   }
 
   void snapshot() {
@@ -217,7 +245,7 @@ class Checkpoint {
     for (auto& w : writers_) w->close();
     statistics_.memwrite_time_us = microseconds(Clock::now() - begin);
     for (const auto& p : processes_) write_process_images(*p, store_);
-    files_.write_images(store_);
+    files_.encode(store_);
 
     ImageWriter& tree = store_.writer(ImageKind::PSTREE);
     for (const auto& p : processes_) {
@@ -315,6 +343,8 @@ class Checkpoint {
   SharedObjects shared_;
   PageSnapshot snapshot_;
   std::vector<std::unique_ptr<PagemapWriter>> writers_;
+  std::map<std::tuple<dev_t, ino_t, uint32_t, std::string>, uint32_t> known_paths_;
+  std::map<std::tuple<uint32_t, uint32_t, uint64_t, uint32_t, std::string>, uint32_t> known_mappings_;
   StopWaiter waiter_;
   // Declared last, destroyed first: the processes use the threads below, and both are put back before anything else.
   std::vector<SeizedProcess> seized_;

@@ -11,7 +11,6 @@
 #include "base/log.h"
 #include "kernel/process.h"
 #include "memory/vdso.h"
-#include "objects/task/rseq.h"
 #include "tracee/seccomp_filter.h"
 
 namespace stasis {
@@ -62,7 +61,6 @@ void FrozenProcess::look(const DumpOptions& options, StopWaiter& waiter) {
   for (Tracee& t : seized->threads) {
     t.save_own_state();
     look_at_thread(t, options);
-    fix_rseq_critical_section(t, pid());
   }
   for (FrozenThread& t : threads) {
     if (t.status.seccomp == 2) require_calls_allowed(read_seccomp_filters(*t.tracee), kBorrowedCalls, describe());
@@ -144,18 +142,18 @@ void FrozenProcess::start_leader_batch(const DumpOptions& options) {
   leader().states.ask(v, leader_batch_);
   brk_call_ = leader_batch_.call(SYS_brk, {0});
   descriptor_calls_.reserve(descriptors.size());
-  for (const OpenDescriptor& d : descriptors)
+  for (const DescriptorNumber& d : descriptors)
     descriptor_calls_.push_back(leader_batch_.must(SYS_fcntl, {d.number, F_GETFD}));
   borrowed_->host().start(*leader().tracee, 0, leader_batch_);
 }
 
 void FrozenProcess::finish_leader_batch(StopWaiter& waiter) {
   borrowed_->host().finish(*leader().tracee, 0, leader_batch_, waiter);
-  states.answer(leader_batch_);
-  leader().states.answer(leader_batch_);
+  states.answer(leader_batch_, describe());
+  leader().states.answer(leader_batch_, describe());
   brk = static_cast<uint64_t>(leader_batch_.result(brk_call_));
   for (size_t i = 0; i < descriptors.size(); ++i)
-    descriptors[i].close_on_exec = (leader_batch_.result(descriptor_calls_[i]) & FD_CLOEXEC) != 0;
+    descriptors[i].cloexec = (leader_batch_.result(descriptor_calls_[i]) & FD_CLOEXEC) != 0;
 }
 
 void FrozenProcess::run_thread_batches(const DumpOptions& options, StopWaiter& waiter) {
@@ -171,7 +169,7 @@ void FrozenProcess::run_thread_batches(const DumpOptions& options, StopWaiter& w
     for (size_t i = 0; i < count; ++i) {
       FrozenThread& t = threads[first + i];
       host.finish(*t.tracee, static_cast<unsigned>(i) + 1, batches[i], waiter);
-      t.states.answer(batches[i]);
+      t.states.answer(batches[i], describe());
       t.tracee->give_back();
     }
   }

@@ -9,6 +9,7 @@
 #include "checkpoint/kernel_ids.h"
 #include "kernel/proc.h"
 #include "memory/vma.h"
+#include "objects/files/file_table.h"
 #include "objects/task_object.h"
 #include "tracee/borrowed.h"
 #include "tracee/seize_tree.h"
@@ -23,11 +24,6 @@ struct FrozenThread {
   ProcStat stat;
   ProcStatus status;
   ObjectStates states;
-};
-
-struct OpenDescriptor {
-  int number = 0;
-  bool close_on_exec = false;
 };
 
 struct FrozenProcess {
@@ -62,7 +58,7 @@ struct FrozenProcess {
   std::vector<std::byte> vdso_image;
   std::vector<AuxEntry> auxv;
   uint64_t brk = 0;
-  std::vector<OpenDescriptor> descriptors;
+  std::vector<DescriptorNumber> descriptors;
   KernelIds ids;
   std::vector<AddressRange> guards;
   uint32_t exe_file_id = 0, cwd_file_id = 0, root_file_id = 0;

@@ -20,9 +20,9 @@ void write_cores(const FrozenProcess& p, ImageStore& store) {
   for (const FrozenThread& t : p.threads) {
     pb::core_entry core;
     core.set_mtype(kOurArch);
-    if (t.tracee->tid() == p.pid()) p.states.encode(core);
+    if (t.stat.pid == p.pid()) p.states.encode(core);
     t.states.encode(core);
-    store.write_single(ImageKind::CORE, static_cast<uint64_t>(t.tracee->tid()), core);
+    store.write_single(ImageKind::CORE, static_cast<uint64_t>(t.stat.pid), core);
   }
 }
 

@@ -52,7 +52,7 @@ void write_whole(int fd, const char* from, uint64_t bytes, uint64_t offset, std:
       throw Error(reason, fmt::format("cannot write {} bytes at {:#x}", bytes, offset))
           .error_number(n < 0 ? errno : 0)
           .object(std::string(name))
-          .remedy(n < 0 && errno == ENOSPC ? "make room in the file system of the images" : "");
+          .remedy(n < 0 && errno == ENOSPC ? "make room where it is written" : "");
     }
     from += n;
     offset += static_cast<uint64_t>(n);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "image/pagemap.h"
+#include "memory/pieces.h"
 #include "memory/vma.h"
 
 namespace stasis {
@@ -54,21 +55,11 @@ class FillPlan {
                        std::span<const AddressRange> inherited) const;
 
  private:
-  struct Piece {
-    uint64_t address;
-    uint64_t bytes;
-    uint64_t file_offset;
-  };
-
-  void write_pieces(const FillTarget& target, std::span<const Piece> pieces) const;
-  void write_block(const FillTarget& target, std::span<const Piece> pieces, char* buffer) const;
-  void write_forced(const FillTarget& target, uint64_t address, const char* from, uint64_t bytes) const;
-  uint64_t fill_differing(const FillTarget& target, const FillPlan& parent, const Piece& own, const Piece& parents,
-                          std::span<char> buffer) const;
+  void add(const PagePiece& piece, size_t area, bool is_vdso);
 
   const PagemapReader* reader_;
   std::string shown_name_;
-  std::vector<Piece> pieces_;  // ascending, without the vdso
+  std::vector<PagePiece> pieces_;  // ascending, without the vdso
   std::vector<uint64_t> stored_pages_;
   uint64_t pages_ = 0;
 };

@@ -13,17 +13,14 @@
 #include "base/error.h"
 #include "kernel/process.h"
 #include "memory/block_io.h"
+#include "memory/pieces.h"
 #include "memory/shmem.h"
 
 namespace stasis {
 
-// A piece of a pages file and where its bytes are now.
-struct PagePiece {
+// A piece of the pages file and where its bytes are now: in the task, in the object, or (BUFFER) in this process.
+struct DumpPiece : PagePiece {
   enum class Source { READABLE, FORCED, BUFFER };
-
-  uint64_t address;  // in the task, in the object, or (BUFFER) in this process
-  uint64_t bytes;
-  uint64_t file_offset;
   Source source;
 };
 
@@ -37,7 +34,7 @@ struct PageOrigin {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using Source = PagePiece::Source;
+using Source = DumpPiece::Source;
 
 constexpr uint64_t huge_page_bytes = uint64_t{2} << 20;
 
@@ -54,15 +51,15 @@ class PieceList {
 
   void add(uint64_t vaddr, uint64_t nr_pages, uint32_t flags, Source source, uint64_t address) {
     const uint64_t page = page_size_bytes();
-    pieces_.push_back({address, nr_pages * page, writer_.present_pages() * page, source});
+    pieces_.push_back({{address, nr_pages * page, writer_.present_pages() * page}, source});
     writer_.add({vaddr, nr_pages, flags});
   }
 
-  std::vector<PagePiece> take() { return std::move(pieces_); }
+  std::vector<DumpPiece> take() { return std::move(pieces_); }
 
  private:
   PagemapWriter& writer_;
-  std::vector<PagePiece> pieces_;
+  std::vector<DumpPiece> pieces_;
 };
 
 std::vector<uint64_t> stack_pages(std::span<const uint64_t> stack_pointers) {
@@ -99,7 +96,7 @@ void add_vdso(PieceList& list, const Vma& vma, std::span<const std::byte> image)
            reinterpret_cast<uint64_t>(image.data()));
 }
 
-std::vector<PagePiece> pieces_of_task(const TaskPages& task, PagemapWriter& writer) {
+std::vector<DumpPiece> pieces_of_task(const TaskPages& task, PagemapWriter& writer) {
   const std::vector<uint64_t> stacks = stack_pages(task.stack_pointers);
   PieceList list(writer);
   size_t next_run = 0;
@@ -183,17 +180,12 @@ void read_readable(const PageOrigin& origin, std::span<iovec> local, std::span<i
   }
 }
 
-// Reads consecutive pieces of the pages file to `to`.
-void read_block(const PageOrigin& origin, std::span<const PagePiece> pieces, char* to) {
-  constexpr size_t max_pieces = 128;
-  iovec local[max_pieces];
-  iovec remote[max_pieces];
+// Reads the pieces of a block, one after the other, to `to`.
+void read_block(const PageOrigin& origin, std::span<const DumpPiece> pieces, char* to) {
+  iovec local[max_block_pieces];
+  iovec remote[max_block_pieces];
   size_t count = 0;
-  const auto flush = [&] {
-    read_readable(origin, std::span(local, count), std::span(remote, count));
-    count = 0;
-  };
-  for (const PagePiece& piece : pieces) {
+  for (const DumpPiece& piece : pieces) {
     if (piece.source == Source::BUFFER) {
       std::memcpy(to, reinterpret_cast<const char*>(piece.address), piece.bytes);
     } else if (origin.pid == 0) {
@@ -201,77 +193,12 @@ void read_block(const PageOrigin& origin, std::span<const PagePiece> pieces, cha
     } else if (piece.source == Source::FORCED) {
       read_forced(origin, piece.address, to, piece.bytes);
     } else {
-      if (count == max_pieces) flush();
       local[count] = {to, piece.bytes};
       remote[count++] = {reinterpret_cast<void*>(piece.address), piece.bytes};
     }
     to += piece.bytes;
   }
-  flush();
-}
-
-// Cuts pieces into blocks and calls sink(pieces of the block, bytes) for each.
-template <class Sink>
-void for_each_block(std::span<const PagePiece> pieces, Sink&& sink) {
-  std::vector<PagePiece> block;
-  uint64_t block_bytes = 0;
-  for (PagePiece rest : pieces) {
-    while (rest.bytes > 0) {
-      PagePiece part = rest;
-      part.bytes = std::min<uint64_t>(rest.bytes, copy_block_bytes - block_bytes);
-      block.push_back(part);
-      block_bytes += part.bytes;
-      rest.address += part.bytes;
-      rest.file_offset += part.bytes;
-      rest.bytes -= part.bytes;
-      if (block_bytes < copy_block_bytes) continue;
-      sink(std::span<const PagePiece>(block), block_bytes);
-      block.clear();
-      block_bytes = 0;
-    }
-  }
-  if (!block.empty()) sink(std::span<const PagePiece>(block), block_bytes);
-}
-
-uint64_t total_bytes(std::span<const PagePiece> pieces) {
-  if (pieces.empty()) return 0;
-  return pieces.back().file_offset + pieces.back().bytes - pieces.front().file_offset;
-}
-
-// `parts` shares of about the same size, each consecutive.
-std::vector<std::vector<PagePiece>> split(std::span<const PagePiece> pieces, unsigned parts) {
-  const uint64_t page = page_size_bytes();
-  const uint64_t share = (total_bytes(pieces) / parts / page + 1) * page;
-  std::vector<std::vector<PagePiece>> shares(1);
-  uint64_t room = share;
-  for (PagePiece rest : pieces) {
-    while (rest.bytes > 0) {
-      if (room == 0) {
-        shares.emplace_back();
-        room = share;
-      }
-      PagePiece part = rest;
-      part.bytes = std::min(rest.bytes, room);
-      shares.back().push_back(part);
-      room -= part.bytes;
-      rest.address += part.bytes;
-      rest.file_offset += part.bytes;
-      rest.bytes -= part.bytes;
-    }
-  }
-  return shares;
-}
-
-template <class Work>
-void share_out(std::span<const PagePiece> pieces, unsigned threads, Work&& work) {
-  const uint64_t worth = total_bytes(pieces) / bytes_worth_a_thread;
-  const unsigned parts = static_cast<unsigned>(std::clamp<uint64_t>(worth, 1, threads));
-  if (parts == 1) {
-    work(pieces);
-    return;
-  }
-  const auto shares = split(pieces, parts);
-  run_in_parallel(static_cast<unsigned>(shares.size()), [&](unsigned i) { work(std::span<const PagePiece>(shares[i])); });
+  read_readable(origin, std::span(local, count), std::span(remote, count));
 }
 
 }  // namespace
@@ -312,10 +239,10 @@ char* PageSnapshot::reserve(uint64_t bytes) {
 
 void PageSnapshot::take(const TaskPages& task, PagemapWriter& writer) {
   const auto begin = Clock::now();
-  const std::vector<PagePiece> pieces = pieces_of_task(task, writer);
-  store({task.pid, task.memory_fd, task.name}, pieces, writer.pages_fd());
+  const std::vector<DumpPiece> pieces = pieces_of_task(task, writer);
+  store(PageOrigin{task.pid, task.memory_fd, task.name}, pieces, writer.pages_fd());
   stats_.scanned_pages += task.scan->scanned_pages;
-  stats_.written_pages += total_bytes(pieces) / page_size_bytes();
+  stats_.written_pages += total_bytes(std::span(pieces)) / page_size_bytes();
   stats_.copy_us += us_since(begin);
 }
 
@@ -327,29 +254,29 @@ void PageSnapshot::take_object(int object_fd, const std::string& object_name, Pa
   for (const AddressRange& range : data_ranges(object_fd, object_name)) {
     list.add(range.start, range.size_bytes() / page_size_bytes(), page_present, Source::READABLE, range.start);
   }
-  const std::vector<PagePiece> pieces = list.take();
-  store({0, object_fd, object_name}, pieces, writer.pages_fd());
+  const std::vector<DumpPiece> pieces = list.take();
+  store(PageOrigin{0, object_fd, object_name}, pieces, writer.pages_fd());
   stats_.shared_scanned_pages += static_cast<uint64_t>(info.st_size) / page_size_bytes();
-  stats_.shared_written_pages += total_bytes(pieces) / page_size_bytes();
+  stats_.shared_written_pages += total_bytes(std::span(pieces)) / page_size_bytes();
   stats_.copy_us += us_since(begin);
 }
 
-void PageSnapshot::store(const PageOrigin& origin, std::span<const PagePiece> pieces, int pages_fd) {
+void PageSnapshot::store(const PageOrigin& origin, std::span<const DumpPiece> pieces, int pages_fd) {
   if (pieces.empty()) return;
-  const uint64_t bytes = total_bytes(pieces);
+  const uint64_t bytes = total_bytes(std::span(pieces));
   const uint64_t first = pieces.front().file_offset;
   if (char* kept = reserve(bytes)) {
-    share_out(pieces, threads_, [&](std::span<const PagePiece> share) {
-      for_each_block(share, [&](std::span<const PagePiece> block, uint64_t) {
+    share_out(pieces, threads_, [&](std::span<const DumpPiece> share) {
+      for_each_block(share, [&](std::span<const DumpPiece> block, uint64_t) {
         read_block(origin, block, kept + (block.front().file_offset - first));
       });
     });
     kept_.push_back({pages_fd, first, kept, bytes});
     return;
   }
-  share_out(pieces, threads_, [&](std::span<const PagePiece> share) {
+  share_out(pieces, threads_, [&](std::span<const DumpPiece> share) {
     const PageBuffer buffer = page_buffer(std::min<uint64_t>(copy_block_bytes, total_bytes(share)));
-    for_each_block(share, [&](std::span<const PagePiece> block, uint64_t block_bytes) {
+    for_each_block(share, [&](std::span<const DumpPiece> block, uint64_t block_bytes) {
       read_block(origin, block, buffer.get());
       write_whole(pages_fd, buffer.get(), block_bytes, block.front().file_offset, "a pages file", Reason::IMAGE_WRITE);
     });

@@ -46,7 +46,7 @@ struct TaskPages {
 };
 
 struct PageOrigin;
-struct PagePiece;
+struct DumpPiece;
 
 class PageSnapshot {
  public:
@@ -73,7 +73,7 @@ class PageSnapshot {
     uint64_t size_bytes;
   };
 
-  void store(const PageOrigin& origin, std::span<const PagePiece> pieces, int pages_fd);
+  void store(const PageOrigin& origin, std::span<const DumpPiece> pieces, int pages_fd);
   char* reserve(uint64_t bytes);
   void release_arena() noexcept;
 

@@ -1,5 +1,78 @@
 // The explicit lists of kernel objects. Adding an object adds its files and one row here.
 #include "objects/files/file_kind.h"
+#include "objects/files/pipe.h"
+#include "objects/files/regular.h"
+#include "objects/files/tty.h"
+#include "objects/task/alt_stack.h"
+#include "objects/task/child_subreaper.h"
+#include "objects/task/credentials.h"
+#include "objects/task/dumpable.h"
+#include "objects/task/interval_timers.h"
+#include "objects/task/login_uid.h"
+#include "objects/task/membarrier.h"
+#include "objects/task/oom_score.h"
+#include "objects/task/parent_death_signal.h"
+#include "objects/task/pending_signals.h"
+#include "objects/task/personality.h"
+#include "objects/task/posix_timers.h"
+#include "objects/task/refused_state.h"
+#include "objects/task/registers.h"
+#include "objects/task/resource_limits.h"
+#include "objects/task/robust_list.h"
+#include "objects/task/rseq.h"
+#include "objects/task/scheduling.h"
+#include "objects/task/signal_actions.h"
+#include "objects/task/signal_mask.h"
+#include "objects/task/task_state.h"
+#include "objects/task/thp_disable.h"
+#include "objects/task/thread_name.h"
+#include "objects/task/tid_address.h"
 #include "objects/task_object.h"
 
-namespace stasis {}
+namespace stasis {
+
+const std::vector<TaskObject>& task_objects() {
+  static const std::vector<TaskObject> rows = {
+      // ---- the process: settled by its leader, before the credentials of any thread ----
+      task_object<TaskState>(),
+      task_object<RefusedProcessState>(),
+      task_object<Personality>(),
+      task_object<LoginUid>(),    // needs CAP_AUDIT_CONTROL once it is set (O-1)
+      task_object<ThpDisable>(),
+      task_object<Membarrier>(),
+      task_object<PosixTimers>(),            // created with all threads there, armed last (O-55)
+      task_object<IntervalTimers>(),         // armed last (O-55)
+      task_object<SignalActions>(),          // before the queues: ignoring a signal empties its queue
+      task_object<ProcessPendingSignals>(),  // all signals are blocked (O-54)
+      task_object<ResourceLimits>(),         // from outside, when files and mappings are there (O-50)
+      task_object<OomScore>(),               // from outside (O-52)
+      task_object<ChildSubreaper>(),         // the tree stands (O-60)
+      task_object<Dumpable>(),               // finished after all credentials (O-59)
+
+      // ---- each thread: settled by itself ----
+      task_object<Rseq>(),          // looked at before the registers: it takes the thread out of a section (O-66)
+      task_object<CpuRegisters>(),  // loaded by ptrace (O-63)
+      task_object<SignalMask>(),    // likewise
+      task_object<RefusedThreadState>(),
+      task_object<TidAddress>(),  // no call sets these four for another thread (O-49)
+      task_object<RobustListHead>(),
+      task_object<AltStack>(),
+      task_object<ThreadName>(),
+      task_object<Scheduling>(),            // from outside
+      task_object<ThreadPendingSignals>(),  // all signals are blocked (O-54)
+      task_object<Credentials>(),           // privileges end here (O-57, O-58)
+      task_object<ParentDeathSignal>(),     // a change of credentials clears it (O-59)
+  };
+  return rows;
+}
+
+const std::vector<FileKind>& file_kinds() {
+  static const std::vector<FileKind> rows = {
+      file_kind<RegularFile>(),  // no two kinds claim the same file; the most frequent one is asked first
+      file_kind<Pipe>(),
+      file_kind<Terminal>(),
+  };
+  return rows;
+}
+
+}  // namespace stasis

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +13,8 @@
 #include "base/error.h"
 #include "kernel/proc.h"
 #include "memory/vdso.h"
+#include "objects/task/dumpable.h"
+#include "objects/task/thp_disable.h"
 #include "proto/inventory.pb.h"
 #include "proto/pstree.pb.h"
 #include "tracee/area.h"
@@ -97,7 +100,7 @@ class PlanReader {
       if (!core.has_thread_core())
         throw Error(Reason::IMAGE_UNSUPPORTED, "it is a zombie, which this version does not restore")
             .object(fmt::format("pid {}", p.pid));
-      t.states.decode(core);
+      t.states.decode(core, fmt::format("core-{}.img", t.tid));
       if (t.tid != p.pid) continue;
       if (!core.has_tc()) throw Error(Reason::IMAGE_CORRUPT, "it has no task part").object(fmt::format("core-{}.img", id));
       p.name = core.tc().comm();
@@ -107,11 +110,13 @@ class PlanReader {
             .object(p.describe());
       p.stopped = state == kStopped;
       p.stop_signal = p.stopped ? static_cast<int>(core.tc().has_stop_signo() ? core.tc().stop_signo() : SIGSTOP) : 0;
-      p.states.decode(core);
+      p.states.decode(core, fmt::format("core-{}.img", t.tid));
     }
     store_.require_single(ImageKind::IDS, id, p.ids);
     store_.require_single(ImageKind::MM, id, p.mm);
     store_.require_single(ImageKind::FS, id, p.fs);
+    if (p.mm.has_dumpable()) p.states.edit<Dumpable>().value = p.mm.dumpable();
+    p.states.edit<ThpDisable>().disabled = p.mm.thp_disabled();
     p.vmas = decode_vmas(p.mm, fmt::format("mm-{}.img", id));
     p.pages = PagemapReader::open(store_, ImageKind::PAGEMAP, id);
     check_sharing(p);

@@ -53,7 +53,10 @@ int restore(const RestoreOptions& options) {
     ImageStore store =
         ImageStore::open(Fd(fcntl(options.images_dir.get(), F_DUPFD_CLOEXEC, 3)), options.images_dir_shown);
     RestorePlan plan = read_plan(store, options);
-    RestoredFiles files(store, options);
+    std::vector<uint32_t> tables;
+    for (const auto& p : plan.processes) tables.push_back(p->ids.files_id());
+    RestoredFiles files(store, options, tables);
+    files.plan();
     StopWaiter waiter;
     PuppetTree tree(plan, store, files, waiter);
     root = plan.root().pid;
@@ -70,12 +73,12 @@ int restore(const RestoreOptions& options) {
     log_info("Made {} processes, {} pages filled, {} shared", plan.processes.size(), tree.pages_filled(),
              tree.pages_shared());
 
-    files.create_all();
+    files.create();
     check_interrupted();
     for (const auto& p : plan.processes) hand_over_files(tree, *p, files, waiter);
-    files.finish_all();
+    files.finish();
     tree.clone_threads();
-    for (const auto& p : plan.processes) settle(tree, *p, options, waiter);
+    for (const auto& p : plan.processes) settle(tree, *p, files, options, waiter);
     log_info("Settled {} threads", plan.threads);
 
     statistics.pages_compared = tree.pages_shared();

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -9,7 +10,9 @@
 
 #include "base/error.h"
 #include "objects/task/registers.h"
+#include "objects/task/pending_signals.h"
 #include "objects/task/signal_mask.h"
+#include "restore/sleep.h"
 
 namespace stasis {
 
@@ -17,6 +20,16 @@ namespace {
 
 SettleView view_of(const PlannedProcess& p, const PlannedThread& t, const RestoreOptions& options) {
   return {options, p.pid, t.tid, p.pid, t.tid, p.describe()};
+}
+
+// A signal that the images do not hold as pending: reporting by it takes nothing out of a queue. The handler of the task
+// does not matter, the controller never lets the signal through.
+ReportSignal free_report_signal(const PlannedProcess& p) {
+  uint64_t pending = pending_set(p.states.get<ProcessPendingSignals>());
+  for (const PlannedThread& t : p.threads) pending |= pending_set(t.states.get<ThreadPendingSignals>());
+  for (int signal : {SIGURG, SIGWINCH, SIGCHLD})
+    if ((pending >> (signal - 1) & 1) == 0) return {signal};
+  return {0};
 }
 
 // Runs one batch in every thread but the leader, as many at a time as there are slots. `make` fills a batch.
@@ -52,16 +65,21 @@ void run_in_threads(Puppet& puppet, const PlannedProcess& p, StopWaiter& waiter,
 void hand_over_files(PuppetTree& tree, const PlannedProcess& p, RestoredFiles& files, StopWaiter& waiter) {
   Puppet& puppet = tree.puppet(p);
   const int channel = tree.channel().number();
-  const auto table = files.table(p.ids.files_id());  // ascending by number
+  const auto& table = files.descriptors(p.ids.files_id());  // ascending by number
 
   // Received descriptors get 0, 1, 2 ... in the order of their final numbers, so that none has to be moved away before
   // another: going down, the final number of each is free or its own.
   std::vector<int> sent;
-  for (const auto& entry : table) sent.push_back(files.fd_of(entry.id));
+  for (const DescriptorSlot& slot : table) sent.push_back(files.fd_of(slot.id));
   const int count = static_cast<int>(sent.size());
-  sent.push_back(files.directory(p.fs.cwd_id()));
-  const bool changes_root = files.is_other_root(p.fs.root_id());
-  if (changes_root) sent.push_back(files.directory(p.fs.root_id()));
+  const Fd cwd = files.open_path(p.fs.cwd_id(), O_PATH | O_DIRECTORY);
+  sent.push_back(cwd.get());
+  Fd root;
+  const bool changes_root = files.path_file(p.fs.root_id()).path != "/";
+  if (changes_root) {
+    root = files.open_path(p.fs.root_id(), O_PATH | O_DIRECTORY);
+    sent.push_back(root.get());
+  }
 
   SyscallBatch batch;
   const auto run = [&] {
@@ -84,11 +102,11 @@ void hand_over_files(PuppetTree& tree, const PlannedProcess& p, RestoredFiles& f
   batch.must(SYS_close, {count});
   batch.must(SYS_umask, {p.fs.umask()});
   for (int i = count; i-- > 0;) {
-    const auto& entry = table[static_cast<size_t>(i)];
-    if (entry.number != i) {
-      batch.must(SYS_dup3, {i, entry.number, entry.close_on_exec ? O_CLOEXEC : 0});
+    const DescriptorSlot& slot = table[static_cast<size_t>(i)];
+    if (slot.number != i) {
+      batch.must(SYS_dup3, {i, slot.number, slot.cloexec ? O_CLOEXEC : 0});
       batch.must(SYS_close, {i});
-    } else if (entry.close_on_exec) {
+    } else if (slot.cloexec) {
       batch.must(SYS_fcntl, {i, F_SETFD, FD_CLOEXEC});
     }
     if (batch.size() + 1024 > kLeaderSlotBytes) run();
@@ -97,19 +115,25 @@ void hand_over_files(PuppetTree& tree, const PlannedProcess& p, RestoredFiles& f
   run();
 }
 
-void settle(PuppetTree& tree, const PlannedProcess& p, const RestoreOptions& options, StopWaiter& waiter) {
+void settle(PuppetTree& tree, const PlannedProcess& p, const RestoredFiles& files, const RestoreOptions& options,
+            StopWaiter& waiter) {
   Puppet& puppet = tree.puppet(p);
   const SettleView leader = view_of(p, p.threads.front(), options);
+  puppet.host().set_report(free_report_signal(p));
   SyscallBatch batch;
   p.states.settle(leader, batch);
-  // Threads first: the leader's part ends with credentials that some of the calls need.
+  for (const RestoredFiles::AsyncSlot& slot : files.async_slots(p.ids.files_id()))
+    batch.must(SYS_fcntl, {slot.number, F_SETFL, slot.flags});
+  if (!batch.empty()) puppet.run(batch, waiter);
+  // While the tasks still have the credentials of this program.
+  p.states.apply(leader);
+  for (const PlannedThread& t : p.threads) t.states.apply(view_of(p, t, options));
   run_in_threads(puppet, p, waiter, [&](const PlannedThread& t, SyscallBatch& b) {
     t.states.settle(view_of(p, t, options), b);
   });
+  batch.clear();
   p.threads.front().states.settle(leader, batch);
   if (!batch.empty()) puppet.run(batch, waiter);
-  p.states.apply(leader);
-  for (const PlannedThread& t : p.threads) t.states.apply(view_of(p, t, options));
 }
 
 void make_ready(PuppetTree& tree, const PlannedProcess& p, const RestoreOptions& options, StopWaiter& waiter) {
@@ -122,12 +146,16 @@ void make_ready(PuppetTree& tree, const PlannedProcess& p, const RestoreOptions&
   run_in_threads(puppet, p, waiter, [&](const PlannedThread& t, SyscallBatch& b) {
     t.states.arm(view_of(p, t, options), b);
   });
+  const unsigned slots = puppet.host().area().slots();
   for (size_t i = 0; i < p.threads.size(); ++i) {
     Tracee& t = puppet.threads()[i];
-    const auto& registers = p.threads[i].states.get<RegisterState>();
-    t.set_own_registers(registers.general);
-    t.set_own_signal_mask(p.threads[i].states.get<SignalMask>().mask);
-    t.set_extended_state(registers.extended);
+    if (const auto sleep = pending_sleep(p.threads[i].states.get<CpuRegisters>())) {
+      // The slot is free again as soon as the thread sleeps: the kernel has copied what it needs.
+      restart_sleep(puppet, t, i == 0 ? 0 : 1 + static_cast<unsigned>(i - 1) % (slots - 1), *sleep, waiter);
+    }
+    const ObjectStates& states = p.threads[i].states;
+    load_registers(states.get<CpuRegisters>(), t);
+    t.set_own_signal_mask(states.get<SignalMask>().blocked);
   }
   puppet.unmap_area(waiter);
   for (size_t i = 1; i < p.threads.size(); ++i) puppet.threads()[i].give_back();

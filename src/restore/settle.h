@@ -9,7 +9,8 @@ namespace stasis {
 void hand_over_files(PuppetTree& tree, const PlannedProcess& p, RestoredFiles& files, StopWaiter& waiter);
 
 // Everything that tasks set for themselves, and what the controller sets from outside.
-void settle(PuppetTree& tree, const PlannedProcess& p, const RestoreOptions& options, StopWaiter& waiter);
+void settle(PuppetTree& tree, const PlannedProcess& p, const RestoredFiles& files, const RestoreOptions& options,
+            StopWaiter& waiter);
 
 // Timers armed, sleeping calls begun again, area unmapped, final registers in all threads. Afterwards the process is
 // what it was, and stands still.

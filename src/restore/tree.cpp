@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <set>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -49,8 +50,27 @@ bool is_mapped_by_us(const Vma& v) {
 
 }  // namespace
 
+namespace {
+
+// A number above all that any table of the tree needs, at the end or in between.
+int free_number(const RestorePlan& plan, const RestoredFiles& files) {
+  size_t number = 8;
+  for (const auto& p : plan.processes) {
+    const auto& slots = files.descriptors(p->ids.files_id());
+    if (!slots.empty()) number = std::max(number, static_cast<size_t>(slots.back().number) + 1);
+    // Working and root directory arrive behind the descriptors, mapped files and the executable before them.
+    std::set<std::pair<uint64_t, uint32_t>> mapped;
+    for (const Vma& v : p->vmas.areas)
+      if (v.is_file() || v.has(vma_status::anon_shared)) mapped.insert({v.shmid, v.fdflags.value_or(0)});
+    number = std::max({number, slots.size() + 3, mapped.size() + 2});
+  }
+  return static_cast<int>(number);
+}
+
+}  // namespace
+
 PuppetTree::PuppetTree(RestorePlan& plan, const ImageStore& store, RestoredFiles& files, StopWaiter& waiter)
-    : plan_(plan), store_(store), files_(files), waiter_(waiter), channel_(files.highest_number() + 1) {
+    : plan_(plan), store_(store), files_(files), waiter_(waiter), channel_(free_number(plan, files)) {
   // Orphans of puppets that have to be killed become ours, so that their pids are free again before a second try.
   prctl(PR_SET_CHILD_SUBREAPER, 1);
 }
@@ -83,7 +103,7 @@ void PuppetTree::start_root(PlannedProcess& root) {
                             .other_slot_bytes = kThreadSlotBytes,
                             .area_address = plan_.area_address};
   puppets_.push_back(Puppet::start_root(
-      {.pid = root.pid, .personality = root.states.get<Personality>().persona, .channel = &channel_}, shape, waiter_));
+      {.pid = root.pid, .personality = root.states.get<Personality>().value, .channel = &channel_}, shape, waiter_));
   channel_.close_puppet_end();
   by_process_[&root] = puppets_.back().get();
   places_[&root] = {getsid(0), getpgrp()};
@@ -182,6 +202,12 @@ int PuppetTree::shared_object(uint64_t shmid) {
   return fd.get();
 }
 
+int PuppetTree::mapped_file(uint32_t id, uint32_t mode) {
+  Fd& fd = mapped_files_[{id, mode}];
+  if (!fd) fd = files_.open_path(id, static_cast<int>(mode));
+  return fd.get();
+}
+
 namespace {
 
 // Unmaps everything but the batch area and the inherited ranges.
@@ -243,11 +269,11 @@ void PuppetTree::start_memory(PlannedProcess& p) {
     if (v.has(vma_status::anon_shared)) return number_of(v.shmid, kObject, [&] { return shared_object(v.shmid); });
     const uint32_t mode = v.fdflags.value_or(O_RDONLY);
     return number_of(v.shmid, mode,
-                     [&] { return files_.mapped_file(static_cast<uint32_t>(v.shmid), static_cast<int>(mode)); });
+                     [&] { return mapped_file(static_cast<uint32_t>(v.shmid), mode); });
   };
   const bool same_exe = p.parent != nullptr && p.parent->mm.exe_file_id() == p.mm.exe_file_id();
   const int exe = same_exe ? -1 : number_of(p.mm.exe_file_id(), O_RDONLY, [&] {
-    return files_.mapped_file(p.mm.exe_file_id(), O_RDONLY);
+    return mapped_file(p.mm.exe_file_id(), O_RDONLY);
   });
   for (const Vma& v : p.vmas.areas)
     if (is_mapped_by_us(v) && !is_inherited(v) && (v.is_file() || v.has(vma_status::anon_shared))) mapped_number(v);

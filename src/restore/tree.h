@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "memory/fill.h"
-#include "objects/files/file_table.h"
+#include "objects/files/restored_files.h"
 #include "restore/plan.h"
 #include "tracee/puppet.h"
 
@@ -36,7 +36,6 @@ class PuppetTree {
   uint64_t pages_shared() const { return stats_.kept_pages; }
 
  private:
-  using Areas = std::span<const Vma>;
   void start_root(PlannedProcess& root);
   void clone_children(PlannedProcess& parent);
   // Bottom half of a clone: memory of `p`, whose puppet has a copy of its parent's (or nothing, for the root).
@@ -45,6 +44,7 @@ class PuppetTree {
   void advise_memory(PlannedProcess& p);
   std::vector<AddressRange> inherited_ranges(const PlannedProcess& p) const;
   int shared_object(uint64_t shmid);
+  int mapped_file(uint32_t id, uint32_t mode);
   void check_vdso(const PlannedProcess& p) const;
   const FillPlan& fill_plan(PlannedProcess& p);
   // The session and group that a process has at this moment of the building.
@@ -63,6 +63,7 @@ class PuppetTree {
   std::unordered_map<const PlannedProcess*, std::unique_ptr<FillPlan>> fills_;
   std::unordered_map<const PlannedProcess*, std::unique_ptr<SyscallBatch>> batches_;
   std::map<uint64_t, Fd> shared_objects_;
+  std::map<std::pair<uint32_t, uint32_t>, Fd> mapped_files_;
   FillStats stats_;
 };
 

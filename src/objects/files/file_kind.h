@@ -15,9 +15,9 @@
 //     static void write_images(Shared&, ImageStore&);              // the kind's own image files; outside of the freeze
 //     static void decode(const pb::file_entry&, State&);
 //     static void read_images(const ImageStore&, Shared&);
-//     static void plan(const State&, RestoreFiles&, Shared&);      // restore, nothing made yet: refuse what cannot work
-//     static Fd create(const State&, RestoreFiles&, Shared&);      // restore: made once, by the controller
-//     static void finish(const State&, int fd, RestoreFiles&, Shared&);    // after all files and tasks exist
+//     static void plan(const State&, RestoreFiles&, Shared&);      // restore, nothing made yet: refuse what cannot
+//     work static Fd create(const State&, RestoreFiles&, Shared&);      // restore: made once, by the controller static
+//     void finish(const State&, int fd, RestoreFiles&, Shared&);    // after all files and tasks exist
 //   };
 //
 // A State has at least `id` and `flags`. Files are identified by kcmp: one State for each open file description,
@@ -152,45 +152,54 @@ struct FileKind {
 // All kinds, in the order in which match() is asked: the first that says yes has it.
 const std::vector<FileKind>& file_kinds();
 
+namespace detail {
+
+template <class K>
+typename K::State& state_of(std::any& a) {
+  return std::any_cast<typename K::State&>(a);
+}
+template <class K>
+const typename K::State& state_of(const std::any& a) {
+  return std::any_cast<const typename K::State&>(a);
+}
+// std::any wants copyable values; scratch data may own descriptors.
+template <class K>
+typename K::Shared& shared_of(std::any& a) {
+  return *std::any_cast<std::shared_ptr<typename K::Shared>&>(a);
+}
+
+}  // namespace detail
+
 template <class K>
 FileKind file_kind() {
-  using State = typename K::State;
-  using Shared = typename K::Shared;
+  using detail::shared_of;
+  using detail::state_of;
   FileKind row{};
   row.name = K::name;
   row.type = K::type;
-  row.make_state = [](std::any& a) { a.emplace<State>(); };
-  // std::any wants copyable values; scratch data may own descriptors.
-  row.make_shared = [](std::any& a) { a = std::make_shared<Shared>(); };
-  row.flags = [](const std::any& st) { return std::any_cast<State>(&st)->flags; };
+  row.make_state = [](std::any& st) { st.emplace<typename K::State>(); };
+  row.make_shared = [](std::any& sh) { sh = std::make_shared<typename K::Shared>(); };
+  row.flags = [](const std::any& st) { return state_of<K>(st).flags; };
   row.match = K::match;
   row.dump = [](const FileView& v, DumpFiles& d, std::any& sh, std::any& st) {
-    K::dump(v, d, **std::any_cast<std::shared_ptr<Shared>>(&sh), *std::any_cast<State>(&st));
+    K::dump(v, d, shared_of<K>(sh), state_of<K>(st));
   };
-  row.encode = [](const std::any& st, pb::file_entry& e) { K::encode(*std::any_cast<State>(&st), e); };
-  row.decode = [](const pb::file_entry& e, std::any& st) { K::decode(e, *std::any_cast<State>(&st)); };
+  row.encode = [](const std::any& st, pb::file_entry& e) { K::encode(state_of<K>(st), e); };
+  row.decode = [](const pb::file_entry& e, std::any& st) { K::decode(e, state_of<K>(st)); };
   row.create = [](const std::any& st, RestoreFiles& r, std::any& sh) {
-    return K::create(*std::any_cast<State>(&st), r, **std::any_cast<std::shared_ptr<Shared>>(&sh));
+    return K::create(state_of<K>(st), r, shared_of<K>(sh));
   };
   if constexpr (requires { &K::conclude; })
-    row.conclude = [](DumpFiles& d, std::any& sh) {
-      K::conclude(d, **std::any_cast<std::shared_ptr<Shared>>(&sh));
-    };
+    row.conclude = [](DumpFiles& d, std::any& sh) { K::conclude(d, shared_of<K>(sh)); };
   if constexpr (requires { &K::write_images; })
-    row.write_images = [](std::any& sh, ImageStore& s) {
-      K::write_images(**std::any_cast<std::shared_ptr<Shared>>(&sh), s);
-    };
+    row.write_images = [](std::any& sh, ImageStore& s) { K::write_images(shared_of<K>(sh), s); };
   if constexpr (requires { &K::read_images; })
-    row.read_images = [](const ImageStore& s, std::any& sh) {
-      K::read_images(s, **std::any_cast<std::shared_ptr<Shared>>(&sh));
-    };
+    row.read_images = [](const ImageStore& s, std::any& sh) { K::read_images(s, shared_of<K>(sh)); };
   if constexpr (requires { &K::plan; })
-    row.plan = [](const std::any& st, RestoreFiles& r, std::any& sh) {
-      K::plan(*std::any_cast<State>(&st), r, **std::any_cast<std::shared_ptr<Shared>>(&sh));
-    };
+    row.plan = [](const std::any& st, RestoreFiles& r, std::any& sh) { K::plan(state_of<K>(st), r, shared_of<K>(sh)); };
   if constexpr (requires { &K::finish; })
     row.finish = [](const std::any& st, int fd, RestoreFiles& r, std::any& sh) {
-      K::finish(*std::any_cast<State>(&st), fd, r, **std::any_cast<std::shared_ptr<Shared>>(&sh));
+      K::finish(state_of<K>(st), fd, r, shared_of<K>(sh));
     };
   return row;
 }

@@ -75,8 +75,7 @@ void take_content(const FileView& view, Pipe::Shared& shared, Pipe::Content& con
   if (::ioctl(view.fd, FIONREAD, &bytes) < 0) throw dump_failed(view, "cannot read how much a pipe holds");
   if (bytes <= 0) return;
   prepare_scratch(shared, content.capacity_bytes, view);
-  const ssize_t copied =
-      ::tee(view.fd, shared.scratch_writer.get(), static_cast<size_t>(bytes), SPLICE_F_NONBLOCK);
+  const ssize_t copied = ::tee(view.fd, shared.scratch_writer.get(), static_cast<size_t>(bytes), SPLICE_F_NONBLOCK);
   if (copied < 0) throw dump_failed(view, "cannot copy the data of a pipe");
   drain_scratch(shared, static_cast<size_t>(copied), content, view);
   if (copied != bytes)
@@ -165,7 +164,8 @@ void Pipe::dump(const FileView& view, DumpFiles& files, Shared& shared, State& s
   if (ends.who.empty()) ends.who = view.who();
   look_at_opposite_end(view, ends);
   ends.writer |= writes(view.flags);
-  if (reads(view.flags) && !std::exchange(ends.reader, true)) take_content(view, shared, shared.contents[state.pipe_id]);
+  if (reads(view.flags) && !std::exchange(ends.reader, true))
+    take_content(view, shared, shared.contents[state.pipe_id]);
 }
 
 void Pipe::conclude(DumpFiles& files, Shared& shared) {

@@ -2,8 +2,8 @@
 //
 // Dump: the data is copied with tee(2), so the tasks find it untouched. What no open file of the tree can read (a pipe
 // of writers only) is not saved: nobody can get at it any more. A pipe with an end outside of the tree would come back
-// with nobody there, so it is refused unless the user says that it is external ("pipe:[INODE]"). At the restore a descriptor that the caller
-// gives under that name takes the place of the pipe and of its data.
+// with nobody there, so it is refused unless the user says that it is external ("pipe:[INODE]"). At the restore a
+// descriptor that the caller gives under that name takes the place of the pipe and of its data.
 //
 // A pipe in packet mode (O_DIRECT on a writing end, pipe2(2)) keeps that bit in its flags, and its data is stored as
 // one record for each packet. Otherwise a pipe has one data record.
@@ -32,7 +32,7 @@ struct Pipe {
 
   // What a pipe holds, apart from its ends.
   struct Content {
-    uint32_t capacity_bytes = 0;  // 0: not known
+    uint32_t capacity_bytes = 0;       // 0: not known
     std::vector<std::string> packets;  // one, unless the pipe was in packet mode
     bool packet_mode = false;          // restore: of the writers to come
   };

@@ -26,7 +26,7 @@ bool is_plain_device(const struct stat& st) {
 // Objects of the kernel that show a path although no name leads to them (mm/shmem.c, ipc/shm.c, fs/aio.c).
 bool is_nameless_object(const struct stat& st, std::string_view link) {
   if (st.st_nlink != 0 || !link.ends_with(deleted_mark)) return false;
-  constexpr std::array<std::string_view, 6> prefixes = {"/memfd:",       "/SYSV", "/[aio]",
+  constexpr std::array<std::string_view, 6> prefixes = {"/memfd:",      "/SYSV",       "/[aio]",
                                                         "/secretmem (", "/dev/zero (", "/anon_hugepage ("};
   return std::ranges::any_of(prefixes, [&](std::string_view prefix) { return link.starts_with(prefix); });
 }
@@ -46,9 +46,9 @@ bool leads_to(const std::string& path, const struct stat& st) {
     throw Error(Reason::FILE_UNREACHABLE, "the file was deleted; a deleted file cannot be saved by this version")
         .object(std::move(who))
         .remedy("let the task close the file, or keep a name for it until the dump is done");
-  throw Error(Reason::FILE_UNREACHABLE,
-              fmt::format("the path {} does not lead to the open file any more: renamed over, removed or mounted over",
-                          link))
+  throw Error(
+      Reason::FILE_UNREACHABLE,
+      fmt::format("the path {} does not lead to the open file any more: renamed over, removed or mounted over", link))
       .object(std::move(who))
       .remedy("put the file back under the name it was opened by, or let the task open it again");
 }
@@ -105,8 +105,7 @@ void verify_contents(const RegularFile::State& state, const struct stat& now, Fi
   if (!S_ISREG(now.st_mode)) return;
   constexpr const char* remedy = "put the file of the dump back: saved tasks rely on its contents";
   if (state.size_bytes && *state.size_bytes != static_cast<uint64_t>(now.st_size))
-    throw changed(state,
-                  fmt::format("the file has {} bytes, at the dump it had {}", now.st_size, *state.size_bytes))
+    throw changed(state, fmt::format("the file has {} bytes, at the dump it had {}", now.st_size, *state.size_bytes))
         .remedy(remedy);
   if (how != FileValidation::build_id || state.build_id.empty()) return;
   if (build_id_of(state.path.c_str()) != state.build_id)

@@ -165,12 +165,8 @@ void Terminal::dump(const FileView& view, DumpFiles& files, Shared& shared, Stat
   state.owner = dump_file_owner(view, files);
   if (!shared.infos.contains(state.info_id))
     shared.infos.emplace(state.info_id, describe(view, identity, state.info_id));
-  state.node_id = files.add_path_file({.fd = view.fd,
-                                       .st = view.st,
-                                       .link = view.link,
-                                       .flags = view.flags,
-                                       .who = view.who(),
-                                       .must_exist = false});
+  state.node_id = files.add_path_file(
+      {.fd = view.fd, .st = view.st, .link = view.link, .flags = view.flags, .who = view.who(), .must_exist = false});
 }
 
 void Terminal::encode(const State& state, pb::file_entry& out) {

@@ -1,5 +1,5 @@
-// The terminal of a shell job: it belongs to a session outside of the tree, stays there, and is replaced by the terminal
-// of whoever restores. Images describe it (tty-info.img) and name its device node (a REG entry).
+// The terminal of a shell job: it belongs to a session outside of the tree, stays there, and is replaced by the
+// terminal of whoever restores. Images describe it (tty-info.img) and name its device node (a REG entry).
 //
 // Refused: terminals of sessions inside the tree, masters of pseudo terminals, and more than one terminal from outside.
 // Settings and size are saved for inspection; the caller's terminal keeps its own.

@@ -1,0 +1,205 @@
+#include "objects/files/file_table.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <climits>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "kernel/process.h"
+
+namespace stasis {
+namespace {
+
+// The text is what the task would see: the links of a duplicate are those of the original, in our own root.
+void read_link(int links_fd, FileView& view) {
+  char name[16];
+  *fmt::format_to_n(name, sizeof name - 1, "{}", view.fd).out = '\0';
+  view.link.resize(PATH_MAX);
+  const ssize_t length = ::readlinkat(links_fd, name, view.link.data(), view.link.size());
+  if (length < 0 || static_cast<size_t>(length) == view.link.size()) {
+    const int error = length < 0 ? errno : ENAMETOOLONG;
+    view.link.clear();
+    throw Error(Reason::FILE_UNREACHABLE, "the path of an open file cannot be read")
+        .object(fmt::format("fd {} of {}", view.number, view.owner))
+        .error_number(error)
+        .remedy("shorten the path, which may have 4095 bytes at most");
+  }
+  view.link.resize(static_cast<size_t>(length));
+}
+
+Fd duplicate(int pidfd, int number, std::string_view owner) {
+  const int fd = pidfd_getfd(pidfd, number);
+  if (fd >= 0) return Fd(fd);
+  const bool gone = fd == -EBADF || fd == -ESRCH;
+  throw Error(gone ? Reason::TASK_VANISHED : Reason::SYSTEM, "cannot get a duplicate of a descriptor")
+      .object(fmt::format("fd {} of {}", number, owner))
+      .error_number(-fd);
+}
+
+int compare_files(pid_t pid1, int fd1, pid_t pid2, int fd2, std::string_view owner) {
+  const int order = kcmp(pid1, pid2, uapi::kcmp_file, static_cast<uint64_t>(fd1), static_cast<uint64_t>(fd2));
+  if (order >= 0) return order;
+  throw Error(order == -ENOSYS ? Reason::FEATURE_MISSING : Reason::SYSTEM, "cannot compare open files by kcmp")
+      .object(fmt::format("fd {} of {}", fd1, owner))
+      .error_number(-order)
+      .remedy(order == -ENOSYS ? "use a kernel built with CONFIG_KCMP" : "");
+}
+
+// "[eventfd]" of "anon_inode:[eventfd]".
+std::string_view bracketed(std::string_view link) {
+  const size_t open = link.find('['), close = link.rfind(']');
+  if (open == std::string_view::npos || close == std::string_view::npos || close < open) return link;
+  return link.substr(open + 1, close - open - 1);
+}
+
+}  // namespace
+
+std::string describe_unknown_file(const FileView& view) {
+  const std::string_view link = view.link;
+  if (link.starts_with("anon_inode:")) {
+    const bool named = link.find('[') != std::string_view::npos;
+    return fmt::format("an anonymous file of kind {}", named ? bracketed(link) : link.substr(11));
+  }
+  if (link.starts_with("/memfd:")) return "a memfd";
+  switch (view.st.st_mode & S_IFMT) {
+    case S_IFSOCK:
+      return "a socket";
+    case S_IFIFO:
+      return "a named pipe (FIFO)";
+    case S_IFBLK:
+      return fmt::format("a block device ({}:{})", major(view.st.st_rdev), minor(view.st.st_rdev));
+    case S_IFCHR:
+      return fmt::format("a character device ({}:{})", major(view.st.st_rdev), minor(view.st.st_rdev));
+    default:
+      break;
+  }
+  if (link.starts_with('/')) return "a file that no path leads to";
+  return fmt::format("a file of kind {}", link.substr(0, link.find(':')));
+}
+
+FileTable::FileTable(const DumpOptions& options)
+    : DumpFiles(options), own_links_(::open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC)) {
+  check(own_links_.get(), "cannot open /proc/self/fd");
+  for (const FileKind& kind : file_kinds()) kind.make_shared(shared_.emplace_back());
+}
+
+size_t FileTable::KeyHash::operator()(const Key& key) const noexcept {
+  uint64_t h = key.ino * 0x9e3779b97f4a7c15u;
+  h ^= key.dev + (h >> 29);
+  h *= 0xbf58476d1ce4e5b9u;
+  return static_cast<size_t>(h ^ (h >> 32) ^ key.flags);
+}
+
+void FileTable::add_process(uint32_t files_id, pid_t pid, int pidfd, std::string_view comm,
+                            std::span<const DescriptorNumber> descriptors) {
+  if (!locks_) locks_.emplace();
+  const std::string owner = fmt::format("pid {} ({})", pid, comm);
+  Table& table = tables_.emplace_back(Table{.files_id = files_id, .slots = {}});
+  table.slots.reserve(descriptors.size());
+  FileView view;
+  view.pid = pid;
+  view.owner = owner;
+  for (const DescriptorNumber& descriptor : descriptors) {
+    const Fd fd = duplicate(pidfd, descriptor.number, owner);
+    view.fd = fd.get();
+    view.number = descriptor.number;
+    const int flags = ::fcntl(view.fd, F_GETFL);
+    if (flags < 0 || ::fstat(view.fd, &view.st) < 0)
+      throw Error(Reason::SYSTEM, "cannot look at an open file")
+          .object(fmt::format("fd {} of {}", view.number, owner))
+          .error_number(errno);
+    view.flags = static_cast<uint32_t>(flags);
+    locks_->refuse(view.fd, view.st, pid, view.number, owner);
+    const File& file = files_[find_or_dump(view)];
+    table.slots.push_back({file.id, file.kind->type, descriptor.number, descriptor.cloexec});
+  }
+}
+
+size_t FileTable::find_or_dump(FileView& view) {
+  Candidates& candidates = candidates_[Key{view.st.st_dev, view.st.st_ino, view.flags}];
+  size_t low = 0;
+  for (size_t high = candidates.size(); low < high;) {
+    const size_t middle = (low + high) / 2;
+    const Holder& other = candidates[middle];
+    const int order = compare_files(view.pid, view.number, other.pid, other.number, view.owner);
+    if (order == 0) return other.file;
+    if (order == 1) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  const size_t index = dump(view);
+  candidates.insert(candidates.begin() + static_cast<ptrdiff_t>(low), Holder{view.pid, view.number, index});
+  return index;
+}
+
+size_t FileTable::dump(FileView& view) {
+  read_link(own_links_.get(), view);
+  const std::vector<FileKind>& kinds = file_kinds();
+  const auto kind = std::ranges::find_if(kinds, [&](const FileKind& k) { return k.match(view); });
+  if (kind == kinds.end())
+    throw Error(Reason::UNSUPPORTED_FILE,
+                fmt::format("{} cannot be saved by this version", describe_unknown_file(view)))
+        .object(view.who())
+        .remedy("let the task close it before the dump");
+  view.id = next_id();
+  // A kind may add path files while it is asked; the new entry goes in when it is complete.
+  File file{.kind = &*kind, .id = view.id, .state = {}};
+  kind->make_state(file.state);
+  kind->dump(view, *this, shared_[static_cast<size_t>(kind - kinds.begin())], file.state);
+  log_debug("fd {} of {}: file {}, {}, {}", view.number, view.owner, view.id, kind->name, view.link);
+  files_.push_back(std::move(file));
+  return files_.size() - 1;
+}
+
+uint32_t FileTable::add_path_file(const PathFile& file) {
+  const auto [at, fresh] =
+      path_ids_.try_emplace(std::tuple(file.st.st_dev, file.st.st_ino, file.flags, file.link), uint32_t{0});
+  if (!fresh) return at->second;
+  // An id is taken even if the file is refused: the dump ends then.
+  at->second = next_id();
+  path_files_.push_back(describe_path_file(file, at->second));
+  return at->second;
+}
+
+void FileTable::conclude() {
+  const std::vector<FileKind>& kinds = file_kinds();
+  for (size_t i = 0; i < kinds.size(); ++i)
+    if (kinds[i].conclude) kinds[i].conclude(*this, shared_[i]);
+}
+
+void FileTable::encode(ImageStore& store) {
+  ImageWriter& files = store.writer(ImageKind::FILES);
+  for (const RegularFile::State& state : path_files_) {
+    pb::file_entry entry;
+    RegularFile::encode(state, entry);
+    files.write(entry);
+  }
+  for (const File& file : files_) {
+    pb::file_entry entry;
+    file.kind->encode(file.state, entry);
+    files.write(entry);
+  }
+  for (const Table& table : tables_) {
+    ImageWriter& writer = store.writer(ImageKind::FDINFO, table.files_id);
+    for (const Slot& slot : table.slots) {
+      pb::fdinfo_entry entry;
+      entry.set_id(slot.id);
+      entry.set_flags(slot.cloexec ? FD_CLOEXEC : 0);
+      entry.set_type(slot.type);
+      entry.set_fd(static_cast<uint32_t>(slot.number));
+      writer.write(entry);
+    }
+  }
+  const std::vector<FileKind>& kinds = file_kinds();
+  for (size_t i = 0; i < kinds.size(); ++i)
+    if (kinds[i].write_images) kinds[i].write_images(shared_[i], store);
+}
+
+}  // namespace stasis

@@ -1,0 +1,183 @@
+#include "objects/files/restored_files.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <climits>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace stasis {
+namespace {
+
+std::string type_name(pb::fd_types type) {
+  return fmt::format("{} ({})", pb::fd_types_Name(type), static_cast<int>(type));
+}
+
+Error corrupt(std::string what_failed, std::string object) {
+  return Error(Reason::IMAGE_CORRUPT, std::move(what_failed)).object(std::move(object));
+}
+
+}  // namespace
+
+RestoredFiles::RestoredFiles(const ImageStore& store, const RestoreOptions& options,
+                             std::span<const uint32_t> files_ids)
+    : context_(options) {
+  for (const FileKind& kind : file_kinds()) {
+    std::any& shared = shared_.emplace_back();
+    kind.make_shared(shared);
+    if (kind.read_images) kind.read_images(store, shared);
+  }
+  read_files(store);
+  for (const uint32_t id : files_ids) read_table(store, id);
+}
+
+RestoredFiles::~RestoredFiles() {
+  // Programs that this process becomes or starts must not find a raised limit.
+  if (old_limit_) ::setrlimit(RLIMIT_NOFILE, &*old_limit_);
+}
+
+void RestoredFiles::read_files(const ImageStore& store) {
+  std::optional<ImageReader> reader = store.reader(ImageKind::FILES);
+  if (!reader) return;
+  const std::vector<FileKind>& kinds = file_kinds();
+  pb::file_entry entry;
+  while (reader->next(entry)) {
+    const auto kind = std::ranges::find(kinds, entry.type(), &FileKind::type);
+    if (kind == kinds.end())
+      throw Error(Reason::IMAGE_UNSUPPORTED,
+                  fmt::format("open files of type {} cannot be restored by this version", type_name(entry.type())))
+          .object(fmt::format("file {} in {}", entry.id(), reader->shown_name()));
+    if (!by_id_.try_emplace(entry.id(), files_.size()).second)
+      reader->corrupt(fmt::format("two files have the id {}", entry.id()));
+    File& file = files_.emplace_back();
+    file.kind = &*kind;
+    file.kind_index = static_cast<size_t>(kind - kinds.begin());
+    file.id = entry.id();
+    kind->make_state(file.state);
+    try {
+      kind->decode(entry, file.state);
+    } catch (Error& e) {
+      e.while_doing(fmt::format("reading file {} of {}", entry.id(), reader->shown_name()));
+      throw;
+    }
+    if (entry.tty().has_regf_id()) device_nodes_.insert(entry.tty().regf_id());
+  }
+}
+
+void RestoredFiles::read_table(const ImageStore& store, uint32_t files_id) {
+  Table& table = tables_.emplace_back(Table{.files_id = files_id, .slots = {}});
+  std::optional<ImageReader> reader = store.reader(ImageKind::FDINFO, files_id);
+  if (!reader) return;  // a table without descriptors has no file
+  pb::fdinfo_entry entry;
+  while (reader->next(entry)) {
+    const auto found = by_id_.find(entry.id());
+    if (found == by_id_.end())
+      reader->corrupt(fmt::format("fd {} refers to file {}, which is not in files.img", entry.fd(), entry.id()));
+    File& file = files_[found->second];
+    if (file.kind->type != entry.type())
+      reader->corrupt(fmt::format("fd {} refers to file {} as a {}, but it is a {}", entry.fd(), entry.id(),
+                                  type_name(entry.type()), type_name(file.kind->type)));
+    if (entry.fd() > INT_MAX) reader->corrupt(fmt::format("{} cannot be a descriptor number", entry.fd()));
+    file.used = true;
+    table.slots.push_back({static_cast<int>(entry.fd()), entry.id(), (entry.flags() & FD_CLOEXEC) != 0});
+  }
+  std::ranges::sort(table.slots, {}, &DescriptorSlot::number);
+  const auto twice = std::ranges::adjacent_find(table.slots, {}, &DescriptorSlot::number);
+  if (twice != table.slots.end()) reader->corrupt(fmt::format("fd {} occurs twice", twice->number));
+}
+
+void RestoredFiles::plan() {
+  for (File& file : files_) {
+    if (!file.used || !file.kind->plan) continue;
+    file.kind->plan(file.state, context_, shared_[file.kind_index]);
+  }
+  // Executables, directories and mapped files are opened by the tasks' memory.
+  for (const File& file : files_) {
+    if (file.used || device_nodes_.contains(file.id)) continue;
+    if (const auto* state = std::any_cast<RegularFile::State>(&file.state))
+      verify_path_file(*state, context_.options());
+  }
+}
+
+void RestoredFiles::raise_limit() {
+  rlimit limit;
+  check(::getrlimit(RLIMIT_NOFILE, &limit), "cannot read the limit of open files");
+  // Beside the files: what this program has open itself, and the spare ends of pipes.
+  const uint64_t wanted = 2 * files_.size() + 1024;
+  if (limit.rlim_cur >= wanted) return;
+  rlimit raised = limit;
+  raised.rlim_cur = std::min<rlim_t>(limit.rlim_max, wanted);
+  if (raised.rlim_cur == limit.rlim_cur) return;
+  check(::setrlimit(RLIMIT_NOFILE, &raised), "cannot raise the limit of open files");
+  old_limit_ = limit;
+}
+
+void RestoredFiles::create() {
+  raise_limit();
+  for (File& file : files_) {
+    if (!file.used) continue;
+    try {
+      file.fd = file.kind->create(file.state, context_, shared_[file.kind_index]);
+    } catch (Error& e) {
+      if (e.error_number() == EMFILE) e.default_remedy("raise the hard limit of open files (ulimit -Hn)");
+      e.while_doing(fmt::format("making file {} ({})", file.id, file.kind->name));
+      throw;
+    }
+    log_debug("file {} ({}) is fd {}", file.id, file.kind->name, file.fd.get());
+  }
+}
+
+void RestoredFiles::finish() {
+  for (File& file : files_)
+    if (file.used && file.kind->finish)
+      file.kind->finish(file.state, file.fd.get(), context_, shared_[file.kind_index]);
+}
+
+const std::vector<DescriptorSlot>& RestoredFiles::descriptors(uint32_t files_id) const {
+  const auto found = std::ranges::find(tables_, files_id, &Table::files_id);
+  if (found == tables_.end()) throw Error(Reason::INTERNAL, fmt::format("descriptor table {} was not read", files_id));
+  return found->slots;
+}
+
+const RestoredFiles::File& RestoredFiles::file(uint32_t id) const {
+  const auto found = by_id_.find(id);
+  if (found == by_id_.end())
+    throw corrupt("the images refer to a file that is not in files.img", fmt::format("file {}", id));
+  return files_[found->second];
+}
+
+int RestoredFiles::fd_of(uint32_t id) const {
+  const File& found = file(id);
+  if (!found.fd)
+    throw Error(Reason::INTERNAL, "an open file is asked for before it was made").object(fmt::format("file {}", id));
+  return found.fd.get();
+}
+
+std::vector<RestoredFiles::AsyncSlot> RestoredFiles::async_slots(uint32_t files_id) const {
+  std::vector<AsyncSlot> out;
+  std::unordered_set<uint32_t> seen;
+  for (const Table& table : tables_) {
+    for (const DescriptorSlot& slot : table.slots) {
+      const File& held = file(slot.id);
+      const uint32_t flags = held.kind->flags(held.state);
+      if ((flags & O_ASYNC) == 0 || !seen.insert(slot.id).second) continue;
+      if (table.files_id == files_id) out.push_back({slot.number, flags});
+    }
+  }
+  return out;
+}
+
+const RegularFile::State& RestoredFiles::path_file(uint32_t id) const {
+  const auto* state = std::any_cast<RegularFile::State>(&file(id).state);
+  if (state == nullptr) throw corrupt("the images use a file by its path, but it has none", fmt::format("file {}", id));
+  return *state;
+}
+
+Fd RestoredFiles::open_path(uint32_t id, std::optional<int> other_flags) const {
+  return open_path_file(path_file(id), other_flags);
+}
+
+}  // namespace stasis

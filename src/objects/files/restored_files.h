@@ -1,0 +1,92 @@
+// All open files of the images: made once, in this process, and handed to the tasks by number.
+//
+//   RestoredFiles files(store, options, files_ids);     // reads and checks the images
+//   files.plan();                                       // refuses what cannot work; nothing is made yet
+//   files.create();                                     // every description exists in this process
+//   ... hand out fd_of(slot.id) for each slot of descriptors(files_id) ...
+//   files.finish();                                     // every task exists
+//   ... each task calls fcntl(number, F_SETFL, flags) for async_slots() ...
+//
+// Owns the descriptors until it is destroyed; that must be before a task runs, because an end of a pipe held here hides
+// its closing. The limit of open files is raised meanwhile.
+#pragma once
+
+#include <sys/resource.h>
+
+#include <any>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "objects/files/file_kind.h"
+#include "objects/files/regular.h"
+
+namespace stasis {
+
+struct DescriptorSlot {
+  int number = -1;
+  uint32_t id = 0;  // of the open file
+  bool cloexec = false;
+};
+
+class RestoredFiles {
+ public:
+  // One id for each descriptor table. `options` and nothing else must outlive the object. Throws IMAGE_CORRUPT and
+  // IMAGE_UNSUPPORTED.
+  RestoredFiles(const ImageStore& store, const RestoreOptions& options, std::span<const uint32_t> files_ids);
+  RestoredFiles(const RestoredFiles&) = delete;
+  RestoredFiles& operator=(const RestoredFiles&) = delete;
+  ~RestoredFiles();
+
+  void plan();
+  void create();
+  void finish();
+
+  // Descriptors of a table, by ascending number.
+  const std::vector<DescriptorSlot>& descriptors(uint32_t files_id) const;
+  int fd_of(uint32_t id) const;
+
+  // The slots of a table whose owner must set O_ASYNC itself, with the flags for F_SETFL: siginfo carries the number
+  // with which that was called. Only one slot for each open file, over all tables.
+  struct AsyncSlot {
+    int number;
+    uint32_t flags;
+  };
+  std::vector<AsyncSlot> async_slots(uint32_t files_id) const;
+
+  // Executables, directories, mapped files. Throws IMAGE_CORRUPT when `id` is not that of a file with a path.
+  const RegularFile::State& path_file(uint32_t id) const;
+  Fd open_path(uint32_t id, std::optional<int> other_flags = std::nullopt) const;
+
+ private:
+  struct File {
+    const FileKind* kind;
+    size_t kind_index;
+    uint32_t id;
+    std::any state;
+    Fd fd;
+    bool used = false;  // some descriptor refers to it
+  };
+  struct Table {
+    uint32_t files_id;
+    std::vector<DescriptorSlot> slots;
+  };
+
+  void read_files(const ImageStore& store);
+  void read_table(const ImageStore& store, uint32_t files_id);
+  void raise_limit();
+  const File& file(uint32_t id) const;
+
+  RestoreFiles context_;
+  std::vector<std::any> shared_;  // parallel to file_kinds()
+  std::vector<File> files_;       // in the order of the images
+  std::unordered_map<uint32_t, size_t> by_id_;
+  std::unordered_set<uint32_t> device_nodes_;  // REG entries that only describe a terminal
+  std::vector<Table> tables_;
+  std::optional<rlimit> old_limit_;
+};
+
+}  // namespace stasis

@@ -1,0 +1,174 @@
+#include "objects/task/posix_timers.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "kernel/uapi.h"
+
+namespace stasis {
+
+namespace {
+
+using Timer = PosixTimers::Timer;
+using Times = PosixTimers::Times;
+static_assert(sizeof(Times) == sizeof(itimerspec));
+
+// struct sigevent as the kernel reads it.
+struct KernelSigevent {
+  uint64_t value = 0;
+  int32_t signal = 0;
+  int32_t notify = 0;
+  int32_t thread = 0;
+  int32_t padding[11] = {};
+};
+static_assert(sizeof(KernelSigevent) == 64);
+
+constexpr int kThreadCpuClock = -2;  // as /proc shows CLOCK_THREAD_CPUTIME_ID
+
+int notify_of(const PosixTimer& timer) {
+  const int how = timer.notify == PosixTimer::Notify::signal ? SIGEV_SIGNAL
+                  : timer.notify == PosixTimer::Notify::none ? SIGEV_NONE
+                                                             : SIGEV_THREAD;
+  return timer.thread_directed ? how | SIGEV_THREAD_ID : how;
+}
+
+// The thread as the task itself knows it.
+int inner_thread(const LookView& view, pid_t tid) {
+  if (view.status.ns_pid.size() <= 1) return tid;
+  ProcDir thread = view.proc.thread(tid);
+  return parse_status(thread.read("status")).ns_pid.innermost();
+}
+
+bool kernel_takes_timer_ids() {
+  constexpr int kGet = 2;
+  static const bool answer = prctl(uapi::pr_timer_create_restore_ids, kGet, 0, 0, 0) >= 0;
+  return answer;
+}
+
+void create(const Timer& timer, BatchData id, SyscallBatch& batch) {
+  const KernelSigevent event{
+      .value = timer.value, .signal = timer.signal, .notify = timer.notify, .thread = timer.thread};
+  batch.must(SYS_timer_create, {timer.clock_id, batch.object(event), id});
+}
+
+}  // namespace
+
+void PosixTimers::look(const LookView& view, State& state) {
+  for (const PosixTimer& timer : parse_timers(view.proc.read("timers"))) {
+    if (timer.clock_id == kThreadCpuClock)
+      throw Error(Reason::UNSUPPORTED_STATE, fmt::format("its timer {} measures the CPU time of a thread", timer.id))
+          .object(view.who)
+          .remedy("the kernel does not tell of which thread: delete the timer before the dump");
+    state.timers.push_back({.id = timer.id,
+                            .clock_id = timer.clock_id,
+                            .signal = timer.signo,
+                            .notify = notify_of(timer),
+                            .value = timer.sigval,
+                            .thread = timer.thread_directed ? timer.target : 0});
+  }
+  // After the text of /proc is used up: looking up a thread reads there again.
+  for (Timer& timer : state.timers)
+    if (timer.thread != 0) timer.thread = inner_thread(view, timer.thread);
+  std::sort(state.timers.begin(), state.timers.end(), [](const Timer& a, const Timer& b) { return a.id < b.id; });
+}
+
+void PosixTimers::ask(const LookView&, SyscallBatch& batch, Ask& ask, State& state) {
+  ask.timers.reserve(state.timers.size());
+  for (const Timer& timer : state.timers) {
+    const BatchData times = batch.space(sizeof(Times));
+    batch.must(SYS_timer_gettime, {timer.id, times});
+    ask.timers.push_back({.times = times, .overrun = batch.must(SYS_timer_getoverrun, {timer.id})});
+  }
+}
+
+void PosixTimers::answer(const SyscallBatch& batch, const Ask& ask, State& state) {
+  for (size_t i = 0; i < state.timers.size(); ++i) {
+    state.timers[i].times = batch.value<Times>(ask.timers[i].times);
+    state.timers[i].overrun = static_cast<uint32_t>(batch.result(ask.timers[i].overrun));
+  }
+}
+
+void PosixTimers::encode(const State& state, pb::core_entry& core) {
+  for (const Timer& timer : state.timers) {
+    pb::posix_timer_entry& out = *core.mutable_tc()->mutable_timers()->add_posix();
+    out.set_it_id(static_cast<uint32_t>(timer.id));
+    out.set_clock_id(static_cast<uint32_t>(timer.clock_id));
+    out.set_si_signo(static_cast<uint32_t>(timer.signal));
+    out.set_it_sigev_notify(static_cast<uint32_t>(timer.notify));
+    out.set_sival_ptr(timer.value);
+    out.set_overrun(timer.overrun);
+    out.set_isec(timer.times.interval_s);
+    out.set_insec(timer.times.interval_ns);
+    out.set_vsec(timer.times.value_s);
+    out.set_vnsec(timer.times.value_ns);
+    if (timer.thread != 0) out.set_notify_thread_id(timer.thread);
+  }
+}
+
+void PosixTimers::decode(const pb::core_entry& core, State& state) {
+  constexpr uint64_t kNanoseconds = 1'000'000'000;
+  for (const pb::posix_timer_entry& in : core.tc().timers().posix()) {
+    if (in.insec() >= kNanoseconds || in.vnsec() >= kNanoseconds || in.si_signo() > 64 ||
+        static_cast<int>(in.it_id()) < 0)
+      throw Error(Reason::IMAGE_CORRUPT, "a POSIX timer makes no sense");
+    state.timers.push_back({.id = static_cast<int>(in.it_id()),
+                            .clock_id = static_cast<int>(in.clock_id()),
+                            .signal = static_cast<int>(in.si_signo()),
+                            .notify = static_cast<int>(in.it_sigev_notify()),
+                            .value = in.sival_ptr(),
+                            .thread = in.notify_thread_id(),
+                            .overrun = in.overrun(),
+                            .times = {.interval_s = in.isec(),
+                                      .interval_ns = in.insec(),
+                                      .value_s = in.vsec(),
+                                      .value_ns = in.vnsec()}});
+  }
+  std::sort(state.timers.begin(), state.timers.end(), [](const Timer& a, const Timer& b) { return a.id < b.id; });
+  for (size_t i = 1; i < state.timers.size(); ++i)
+    if (state.timers[i].id == state.timers[i - 1].id)
+      throw Error(Reason::IMAGE_CORRUPT, "two POSIX timers have the same id");
+}
+
+void create_posix_timers(const PosixTimers::State& state, bool kernel_takes_ids, SyscallBatch& batch) {
+  if (state.timers.empty()) return;
+  const BatchData id = batch.space(sizeof(int));
+  if (kernel_takes_ids) {
+    // The next id that the kernel gives follows the last one created: the timers come in ascending order.
+    batch.must(SYS_prctl, {uapi::pr_timer_create_restore_ids, 1, 0, 0, 0});
+    for (const Timer& timer : state.timers) create(timer, batch.object(timer.id), batch);
+    batch.must(SYS_prctl, {uapi::pr_timer_create_restore_ids, 0, 0, 0, 0});
+    return;
+  }
+  // Before Linux 6.15 the ids of a process rise by one with each creation, from 0.
+  constexpr int kHighest = 2000;
+  if (state.timers.back().id > kHighest)
+    throw Error(Reason::FEATURE_MISSING, fmt::format("the kernel cannot create a timer with the id {}",
+                                                     state.timers.back().id))
+        .remedy("restore on Linux 6.15 or newer");
+  int next = 0;
+  for (const Timer& timer : state.timers) {
+    for (; next < timer.id; ++next) {
+      create({.clock_id = CLOCK_MONOTONIC, .notify = SIGEV_NONE}, id, batch);
+      batch.must(SYS_timer_delete, {next});
+    }
+    create(timer, id, batch);
+    ++next;
+  }
+}
+
+void PosixTimers::settle(const State& state, const SettleView&, SyscallBatch& batch) {
+  create_posix_timers(state, kernel_takes_timer_ids(), batch);
+}
+
+void PosixTimers::arm(const State& state, const SettleView&, SyscallBatch& batch) {
+  for (const Timer& timer : state.timers)
+    if ((timer.times.value_s | timer.times.value_ns) != 0)
+      batch.must(SYS_timer_settime, {timer.id, 0, batch.object(timer.times), nullptr});
+}
+
+}  // namespace stasis

@@ -1,0 +1,60 @@
+#include "objects/task/task_state.h"
+
+#include <signal.h>
+
+#include "base/error.h"
+#include "objects/task/thread_name.h"
+
+namespace stasis {
+
+void TaskState::look(const LookView& view, State& state) {
+  state.stop_signal = view.thread.group_stop_signal();
+  state.kind = state.stop_signal != 0 ? Kind::stopped : Kind::alive;
+  state.flags = view.stat.flags;
+  state.comm = view.stat.comm;
+  state.blocked = view.thread.own_signal_mask();
+}
+
+void TaskState::encode(const State& state, pb::core_entry& core) {
+  pb::task_core_entry& out = *core.mutable_tc();
+  out.set_task_state(static_cast<uint32_t>(state.kind));
+  if (state.kind == Kind::stopped) out.set_stop_signo(static_cast<uint32_t>(state.stop_signal));
+  out.set_exit_code(state.exit_code);
+  out.set_flags(state.flags);
+  out.set_comm(state.comm);
+  out.set_blk_sigset(state.blocked);
+  if (!out.has_personality()) out.set_personality(0);  // a required field, which dead tasks have no object for
+}
+
+void TaskState::decode(const pb::core_entry& core, State& state) {
+  const pb::task_core_entry& in = core.tc();
+  state.kind = static_cast<Kind>(in.task_state());
+  switch (state.kind) {
+    case Kind::alive:
+    case Kind::dead:
+    case Kind::zombie:
+      break;
+    case Kind::stopped:
+      // Older images do not tell the signal.
+      state.stop_signal = in.has_stop_signo() ? static_cast<int>(in.stop_signo()) : SIGSTOP;
+      if (state.stop_signal != SIGSTOP && state.stop_signal != SIGTSTP && state.stop_signal != SIGTTIN &&
+          state.stop_signal != SIGTTOU)
+        throw Error(Reason::IMAGE_CORRUPT, "the signal that stopped the process stops none");
+      break;
+    default:
+      throw Error(Reason::IMAGE_CORRUPT, "the state of the process is unknown");
+  }
+  state.exit_code = in.exit_code();
+  state.flags = in.flags();
+  state.comm = checked_task_name(in.comm());
+  state.blocked = in.blk_sigset();
+}
+
+TaskState::State zombie_state(const ProcStat& stat) {
+  return {.kind = TaskState::Kind::dead,
+          .exit_code = static_cast<uint32_t>(stat.exit_code),
+          .flags = stat.flags,
+          .comm = stat.comm};
+}
+
+}  // namespace stasis
