@@ -196,7 +196,8 @@ FillPlan::FillPlan(const PagemapReader& pages, std::span<const Vma> areas, std::
   size_t area = 0;
   for (const StoredRange& stored : pages.ranges()) {
     if ((stored.range.flags & page_present) == 0) {
-      throw Error(Reason::IMAGE_UNSUPPORTED, fmt::format("the pages at {:x} are not in these images", stored.range.vaddr))
+      throw Error(Reason::IMAGE_UNSUPPORTED,
+                  fmt::format("the pages at {:x} are not in these images", stored.range.vaddr))
           .object(shown_name_)
           .remedy("dump again without --prev-images-dir and --lazy-pages");
     }

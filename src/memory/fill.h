@@ -51,8 +51,7 @@ class FillPlan {
   };
   // Fills a task that was cloned from a parent filled by `parent`. `inherited`: ranges of areas that were the same in
   // both, ascending. A page that is equal there stays the parent's (copy-on-write); everything else is written.
-  ChildFill fill_child(const FillTarget& target, const FillPlan& parent,
-                       std::span<const AddressRange> inherited) const;
+  ChildFill fill_child(const FillTarget& target, const FillPlan& parent, std::span<const AddressRange> inherited) const;
 
  private:
   void add(const PagePiece& piece, size_t area, bool is_vdso);

@@ -144,7 +144,7 @@ TEST(FillChild, KeepsEqualPagesSharedWithTheParent) {
   map_pages(base, 16);
   ::madvise(base, 16 * page, MADV_NOHUGEPAGE);
   // This process stands for the parent: pages 0-5 and 8-13.
-  const std::map<size_t, char> parents = {{0, 'a'}, {1, 'b'}, {2, 'c'}, {3, 'd'},  {5, 'f'},
+  const std::map<size_t, char> parents = {{0, 'a'}, {1, 'b'}, {2, 'c'},  {3, 'd'}, {5, 'f'},
                                           {8, 'i'}, {9, 'j'}, {10, 'k'}, {12, 'm'}};
   for (const auto& [index, letter] : parents) std::memset(base + index * page, letter, page);
   const StoppedChild child([&] {

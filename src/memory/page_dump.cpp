@@ -90,7 +90,8 @@ void add_lazy_run(PieceList& list, const PageRun& run, Source source, std::span<
 
 void add_vdso(PieceList& list, const Vma& vma, std::span<const std::byte> image) {
   if (image.size() != vma.size_bytes()) {
-    throw Error(Reason::INTERNAL, fmt::format("the vdso has {} bytes and {} were given", vma.size_bytes(), image.size()));
+    throw Error(Reason::INTERNAL,
+                fmt::format("the vdso has {} bytes and {} were given", vma.size_bytes(), image.size()));
   }
   list.add(vma.start, vma.size_bytes() / page_size_bytes(), page_present, Source::BUFFER,
            reinterpret_cast<uint64_t>(image.data()));
@@ -207,7 +208,8 @@ PageSnapshot::PageSnapshot(uint64_t memory_budget_bytes, unsigned threads)
     : threads_(threads != 0 ? threads : default_threads()), budget_bytes_(memory_budget_bytes) {
   if (budget_bytes_ == 0) return;
   mapped_bytes_ = budget_bytes_ + huge_page_bytes;
-  void* map = ::mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* map =
+      ::mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (map == MAP_FAILED) {
     budget_bytes_ = 0;
     return;

@@ -39,7 +39,7 @@ struct TaskPages {
   int memory_fd = -1;  // /proc/PID/mem, for pages that the task itself may not read
   std::string name;    // for messages: "pid 42 (redis-server)"
   std::span<const Vma> vmas;
-  const PageScan* scan = nullptr;                // of these vmas
+  const PageScan* scan = nullptr;                 // of these vmas
   std::span<const uint64_t> stack_pointers = {};  // of all threads
   // The whole vdso as it was before the task was borrowed: a batch may live in its tail while the pages are copied.
   std::span<const std::byte> vdso = {};

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -48,12 +49,16 @@ class StoppedChild {
     ProcDir dir(pid_);
     return parse_smaps(dir.read("smaps"));
   }
-  // Its areas inside of [start, start + bytes).
+  // Its areas in [start, start + bytes), cut to that range. Their files may be deleted ones.
   std::vector<Vma> areas(const void* start, size_t bytes) const {
     std::vector<Vma> result;
-    for (const Mapping& m : smaps()) {
-      const uint64_t first = reinterpret_cast<uint64_t>(start);
-      if (m.start >= first && m.end <= first + bytes) result.push_back(classify(std::span(&m, 1)).front());
+    const uint64_t first = reinterpret_cast<uint64_t>(start);
+    for (Mapping m : smaps()) {
+      m.start = std::max(m.start, first);
+      m.end = std::min(m.end, first + bytes);
+      if (m.start >= m.end) continue;
+      if (m.name.starts_with("/tmp/")) m.deleted = false;
+      result.push_back(classify(std::span(&m, 1)).front());
     }
     return result;
   }
@@ -72,7 +77,8 @@ class StoppedChild {
 
 // `pages` pages of this process, without access: a range of addresses for a child to fill. Never unmapped.
 inline char* reserve_pages(size_t pages) {
-  void* area = ::mmap(nullptr, pages * page_size_bytes(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* area =
+      ::mmap(nullptr, pages * page_size_bytes(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (area == MAP_FAILED) ADD_FAILURE() << "mmap";
   return static_cast<char*>(area);
 }

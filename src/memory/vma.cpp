@@ -130,9 +130,9 @@ uint64_t advice_bits(const Mapping& m) {
   constexpr struct {
     VmFlag flag;
     int advice;
-  } advices[] = {{VmFlag::rr, MADV_RANDOM},      {VmFlag::sr, MADV_SEQUENTIAL},  {VmFlag::dc, MADV_DONTFORK},
-                 {VmFlag::mg, MADV_MERGEABLE},   {VmFlag::hg, MADV_HUGEPAGE},    {VmFlag::nh, MADV_NOHUGEPAGE},
-                 {VmFlag::dd, MADV_DONTDUMP},    {VmFlag::wf, MADV_WIPEONFORK}};
+  } advices[] = {{VmFlag::rr, MADV_RANDOM},    {VmFlag::sr, MADV_SEQUENTIAL}, {VmFlag::dc, MADV_DONTFORK},
+                 {VmFlag::mg, MADV_MERGEABLE}, {VmFlag::hg, MADV_HUGEPAGE},   {VmFlag::nh, MADV_NOHUGEPAGE},
+                 {VmFlag::dd, MADV_DONTDUMP},  {VmFlag::wf, MADV_WIPEONFORK}};
   uint64_t bits = 0;
   for (const auto& a : advices) {
     if (m.has(a.flag)) bits |= uint64_t{1} << a.advice;
@@ -252,10 +252,10 @@ void check_bounds(const Vma& vma, const std::string& shown_name) {
 void check_kind(const Vma& vma, const std::string& shown_name) {
   const uint32_t foreign = vma.status & ~restorable_status;
   if (foreign != 0 || (vma.flags & ~restorable_flags) != 0) {
-    const std::string what =
-        foreign != 0 ? fmt::format("{} (status {:#x})", kind_name(foreign), vma.status)
-                     : fmt::format("flags {:#x}", vma.flags & ~restorable_flags);
-    throw Error(Reason::IMAGE_UNSUPPORTED, fmt::format("mapping {} is of a kind that is not restored: {}", describe(vma), what))
+    const std::string what = foreign != 0 ? fmt::format("{} (status {:#x})", kind_name(foreign), vma.status)
+                                          : fmt::format("flags {:#x}", vma.flags & ~restorable_flags);
+    throw Error(Reason::IMAGE_UNSUPPORTED,
+                fmt::format("mapping {} is of a kind that is not restored: {}", describe(vma), what))
         .object(shown_name)
         .remedy("dump the program again without such a mapping");
   }

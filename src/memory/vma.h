@@ -6,8 +6,9 @@
 //
 // The record does not carry everything that smaps shows as VmFlags. What is missing, and what a restore does about it:
 //   ac  a private area is or was writable (accounted memory). A writable area gets it by itself. One that is not
-//       writable now but has stored pages was written once: map it writable, fill it, mprotect it (maps_writable_first).
-//       A once writable area without any private page comes back without it; nothing but smaps shows the difference.
+//       writable now but has stored pages was written once: map it writable, fill it, mprotect it
+//       (maps_writable_first). A once writable area without any private page comes back without it; nothing but smaps
+//       shows the difference.
 //   lf  locked by mlock2(MLOCK_ONFAULT). mlock() populates every page, so a writable locked area with pages that are
 //       not stored was locked on fault (locks_on_fault).
 //   nh  set by MAP_STACK since Linux 6.7 and by MADV_NOHUGEPAGE: carried as madvise advice, the flag is the same.
@@ -67,11 +68,11 @@ struct Vma {
   uint64_t start = 0;
   uint64_t end = 0;
   uint64_t pgoff_bytes = 0;
-  uint64_t shmid = 0;   // file id of a file mapping; inode of a shared anonymous object
-  uint32_t prot = 0;    // PROT_*
-  uint32_t flags = 0;   // MAP_*; MAP_FIXED is not among them
-  uint32_t status = 0;  // vma_status
-  uint64_t madv = 0;    // bit n: madvise(n) is in effect
+  uint64_t shmid = 0;               // file id of a file mapping; inode of a shared anonymous object
+  uint32_t prot = 0;                // PROT_*
+  uint32_t flags = 0;               // MAP_*; MAP_FIXED is not among them
+  uint32_t status = 0;              // vma_status
+  uint64_t madv = 0;                // bit n: madvise(n) is in effect
   std::optional<uint32_t> fdflags;  // O_RDONLY, O_WRONLY, O_RDWR: how the mapped file was opened
 
   // Known at a dump only; not in the image.

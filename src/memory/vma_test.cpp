@@ -51,8 +51,8 @@ TEST(Classify, AnOrdinaryProgram) {
   struct Expected {
     uint32_t status, flags, prot;
   };
-  const Expected expected[] = {{0x41, 0x2, 1},  {0x41, 0x2, 5},   {0x41, 0x2, 1},    {0x41, 0x2, 3},
-                               {0x221, 0x22, 3}, {0x81, 0x1, 1},  {0x201, 0x22, 3},  {0x1201, 0x22, 1},
+  const Expected expected[] = {{0x41, 0x2, 1},   {0x41, 0x2, 5},    {0x41, 0x2, 1},   {0x41, 0x2, 3},
+                               {0x221, 0x22, 3}, {0x81, 0x1, 1},    {0x201, 0x22, 3}, {0x1201, 0x22, 1},
                                {0x209, 0x22, 5}, {0x201, 0x122, 3}, {0x204, 0x22, 4}};
   ASSERT_EQ(vmas.size(), std::size(expected));
   for (size_t i = 0; i < vmas.size(); ++i) {
@@ -81,8 +81,8 @@ TEST(Classify, SharedMemory) {
   EXPECT_EQ(anon.shmid, 1094u);
   EXPECT_EQ(anon.pgoff_bytes, 0x3000u);
   EXPECT_FALSE(anon.fdflags);
-  const Vma named = classify_one(
-      one("7f5d425ac000-7f5d425ad000 rw-s 00000000 00:01 5 [anon_shmem:buffers]", "rd wr sh mr mw me ms"));
+  const Vma named =
+      classify_one(one("7f5d425ac000-7f5d425ad000 rw-s 00000000 00:01 5 [anon_shmem:buffers]", "rd wr sh mr mw me ms"));
   EXPECT_EQ(named.status, 0x101u);
   EXPECT_EQ(named.shmid, 5u);
 
@@ -97,7 +97,8 @@ TEST(Classify, SharedMemory) {
 }
 
 TEST(Classify, AttributesOfAreas) {
-  const Vma vma = classify_one(one("1000-2000 rw-p 00000000 00:00 0 ", "rd wr mr mw me rr sr dc ac wf dd hg nh mg nr lo lf gd"));
+  const Vma vma =
+      classify_one(one("1000-2000 rw-p 00000000 00:00 0 ", "rd wr mr mw me rr sr dc ac wf dd hg nh mg nr lo lf gd"));
   EXPECT_EQ(vma.madv, 1u << 1 | 1u << 2 | 1u << 10 | 1u << 12 | 1u << 14 | 1u << 15 | 1u << 16 | 1u << 18);
   EXPECT_EQ(vma.flags, 0x6122u);
   EXPECT_TRUE(vma.lock_on_fault && vma.is_locked());

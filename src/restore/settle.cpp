@@ -149,12 +149,14 @@ void make_ready(PuppetTree& tree, const PlannedProcess& p, const RestoreOptions&
   const unsigned slots = puppet.host().area().slots();
   for (size_t i = 0; i < p.threads.size(); ++i) {
     Tracee& t = puppet.threads()[i];
-    if (const auto sleep = pending_sleep(p.threads[i].states.get<CpuRegisters>())) {
-      // The slot is free again as soon as the thread sleeps: the kernel has copied what it needs.
-      restart_sleep(puppet, t, i == 0 ? 0 : 1 + static_cast<unsigned>(i - 1) % (slots - 1), *sleep, waiter);
-    }
     const ObjectStates& states = p.threads[i].states;
-    load_registers(states.get<CpuRegisters>(), t);
+    CpuRegisters::State registers = states.get<CpuRegisters>();
+    if (const auto sleep = pending_sleep(registers))
+      // The slot is free again as soon as the thread sleeps: the kernel has copied what it needs.
+      arch::set_call_number(registers.general,
+                            restart_sleep(puppet, t, i == 0 ? 0 : 1 + static_cast<unsigned>(i - 1) % (slots - 1),
+                                          *sleep, waiter));
+    load_registers(registers, t);
     t.set_own_signal_mask(states.get<SignalMask>().blocked);
   }
   puppet.unmap_area(waiter);

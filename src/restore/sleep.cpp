@@ -28,11 +28,14 @@ int remaining_argument(uint64_t number) {
 
 }  // namespace
 
-void restart_sleep(Puppet& puppet, Tracee& thread, unsigned slot, const SleepRestart& sleep, StopWaiter& waiter) {
-  const int where = sleep.known ? remaining_argument(sleep.number) : -1;
-  if (where < 0 || sleep.args[where] == 0) return;
+uint64_t restart_sleep(Puppet& puppet, Tracee& thread, unsigned slot, const SleepRestart& sleep, StopWaiter& waiter) {
+  // Without a restart block this call returns EINTR: all that is left when nobody knows what slept.
+  if (!sleep.known) return SYS_restart_syscall;
+  const int where = remaining_argument(sleep.number);
   timespec left{};
-  if (process_vm_read_all(puppet.pid(), sleep.args[where], &left, sizeof left) != 0) return;
+  if (where < 0 || sleep.args[where] == 0 ||
+      process_vm_read_all(puppet.pid(), sleep.args[where], &left, sizeof left) != 0)
+    return sleep.number;
 
   SyscallBatch batch;
   const BatchData request = batch.object(left);
@@ -47,11 +50,13 @@ void restart_sleep(Puppet& puppet, Tracee& thread, unsigned slot, const SleepRes
     thread.interrupt();
     if (!thread.await_stop(waiter, Clock::now() + BatchHost::kPatience)) break;
     const arch::Registers now = thread.current_registers();
-    if (arch::interrupted_call(now) == arch::Interrupted::restart_block) return;
-    if (arch::instruction_pointer(now) == puppet.host().area().reported()) return;  // the time was over
+    if (arch::interrupted_call(now) == arch::Interrupted::restart_block) return SYS_restart_syscall;
+    // Over already. The next sleep would be short too.
+    if (arch::instruction_pointer(now) == puppet.host().area().reported()) return sleep.number;
     thread.resume();
   }
   log_debug("{}: its sleep was not restarted", thread.describe());
+  return sleep.number;
 }
 
 }  // namespace stasis

@@ -45,9 +45,11 @@ int make_stub_file() {
 [[noreturn]] void become_stub(const StubOptions& options, int go_fd, int stub_fd) {
   char byte = 0;
   if (read(go_fd, &byte, 1) != 1) _exit(1);
+  // Both may have the very numbers that they are to get: move them out of the way first.
   const int channel = options.channel->number();
-  if (dup3(options.channel->puppet_end(), channel, 0) < 0) _exit(2);
-  if (stub_fd != channel + 1 && dup3(stub_fd, channel + 1, O_CLOEXEC) < 0) _exit(3);
+  const int high_stub = fcntl(stub_fd, F_DUPFD_CLOEXEC, channel + 2);
+  const int high_end = fcntl(options.channel->puppet_end(), F_DUPFD_CLOEXEC, channel + 2);
+  if (dup3(high_end, channel, 0) < 0 || dup3(high_stub, channel + 1, O_CLOEXEC) < 0) _exit(2);
   if (channel > 0) close_range(0, static_cast<unsigned>(channel) - 1, 0);
   close_range(static_cast<unsigned>(channel) + 2, ~0u, 0);
   // What the caller ignores (nohup, background jobs of a shell) would survive exec.

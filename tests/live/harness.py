@@ -213,6 +213,7 @@ class Session:
         return run
 
     def restore(self, images, *options, expect_success=True, **keywords):
+        self.statuses.clear()  # how the dumped tasks ended; their pids live again
         run = self.run("restore", "-D", images, "-o", "restore.log", "-v4", *options,
                        log=os.path.join(images, "restore.log"), **keywords)
         if expect_success:

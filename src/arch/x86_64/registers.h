@@ -32,6 +32,8 @@ inline uint64_t call_argument(const Registers& r, int n) {
       return r.r9;
   }
 }
+// For registers that stand at a call instruction: which call it makes.
+inline void set_call_number(Registers& r, uint64_t number) { r.rax = number; }
 // True for a thread that runs 32-bit code.
 inline bool is_compat(const Registers& r) { return r.cs != 0x33; }
 
