@@ -54,7 +54,7 @@ const std::vector<TaskObject>& task_objects() {
       task_object<CpuRegisters>(),  // loaded by ptrace (O-63)
       task_object<SignalMask>(),    // likewise
       task_object<RefusedThreadState>(),
-      task_object<TidAddress>(),  // no call sets these four for another thread (O-49)
+      task_object<TidAddress>(),  // no call sets these for another thread (O-49)
       task_object<RobustListHead>(),
       task_object<AltStack>(),
       task_object<ThreadName>(),

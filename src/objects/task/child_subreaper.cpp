@@ -18,7 +18,9 @@ void ChildSubreaper::encode(const State& state, pb::core_entry& core) {
   core.mutable_tc()->set_child_subreaper(state.set);
 }
 
-void ChildSubreaper::decode(const pb::core_entry& core, State& state) { state.set = core.tc().child_subreaper(); }
+void ChildSubreaper::decode(const pb::core_entry& core, State& state) {
+  state.set = core.tc().child_subreaper();
+}
 
 void ChildSubreaper::settle(const State& state, const SettleView&, SyscallBatch& batch) {
   if (state.set) batch.must(SYS_prctl, {PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0});

@@ -17,14 +17,47 @@ namespace {
 
 using State = Credentials::State;
 
-constexpr std::string_view kCapabilityNames[] = {
-    "CHOWN",         "DAC_OVERRIDE",     "DAC_READ_SEARCH", "FOWNER",        "FSETID",          "KILL",
-    "SETGID",        "SETUID",           "SETPCAP",         "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST",
-    "NET_ADMIN",     "NET_RAW",          "IPC_LOCK",        "IPC_OWNER",     "SYS_MODULE",      "SYS_RAWIO",
-    "SYS_CHROOT",    "SYS_PTRACE",       "SYS_PACCT",       "SYS_ADMIN",     "SYS_BOOT",        "SYS_NICE",
-    "SYS_RESOURCE",  "SYS_TIME",         "SYS_TTY_CONFIG",  "MKNOD",         "LEASE",           "AUDIT_WRITE",
-    "AUDIT_CONTROL", "SETFCAP",          "MAC_OVERRIDE",    "MAC_ADMIN",     "SYSLOG",          "WAKE_ALARM",
-    "BLOCK_SUSPEND", "AUDIT_READ",       "PERFMON",         "BPF",           "CHECKPOINT_RESTORE"};
+constexpr std::string_view kCapabilityNames[] = {"CHOWN",
+                                                 "DAC_OVERRIDE",
+                                                 "DAC_READ_SEARCH",
+                                                 "FOWNER",
+                                                 "FSETID",
+                                                 "KILL",
+                                                 "SETGID",
+                                                 "SETUID",
+                                                 "SETPCAP",
+                                                 "LINUX_IMMUTABLE",
+                                                 "NET_BIND_SERVICE",
+                                                 "NET_BROADCAST",
+                                                 "NET_ADMIN",
+                                                 "NET_RAW",
+                                                 "IPC_LOCK",
+                                                 "IPC_OWNER",
+                                                 "SYS_MODULE",
+                                                 "SYS_RAWIO",
+                                                 "SYS_CHROOT",
+                                                 "SYS_PTRACE",
+                                                 "SYS_PACCT",
+                                                 "SYS_ADMIN",
+                                                 "SYS_BOOT",
+                                                 "SYS_NICE",
+                                                 "SYS_RESOURCE",
+                                                 "SYS_TIME",
+                                                 "SYS_TTY_CONFIG",
+                                                 "MKNOD",
+                                                 "LEASE",
+                                                 "AUDIT_WRITE",
+                                                 "AUDIT_CONTROL",
+                                                 "SETFCAP",
+                                                 "MAC_OVERRIDE",
+                                                 "MAC_ADMIN",
+                                                 "SYSLOG",
+                                                 "WAKE_ALARM",
+                                                 "BLOCK_SUSPEND",
+                                                 "AUDIT_READ",
+                                                 "PERFMON",
+                                                 "BPF",
+                                                 "CHECKPOINT_RESTORE"};
 
 std::string capability_names(uint64_t set) {
   std::string out;
@@ -116,7 +149,9 @@ const State& own_credentials() {
   return own;
 }
 
-void Credentials::look(const LookView& view, State& state) { state = from_status(view.status); }
+void Credentials::look(const LookView& view, State& state) {
+  state = from_status(view.status);
+}
 
 void Credentials::ask(const LookView&, SyscallBatch& batch, Ask& ask, State&) {
   ask.securebits = batch.must(SYS_prctl, {PR_GET_SECUREBITS, 0, 0, 0, 0});

@@ -18,8 +18,7 @@ constexpr int kRootOnly = 2;
 int suid_dumpable() {
   const Fd fd(::open("/proc/sys/fs/suid_dumpable", O_RDONLY | O_CLOEXEC));
   char digit = 0;
-  if (!fd || ::read(fd.get(), &digit, 1) != 1)
-    throw_errno("/proc/sys/fs/suid_dumpable cannot be read", Reason::SYSTEM);
+  if (!fd || ::read(fd.get(), &digit, 1) != 1) throw_errno("/proc/sys/fs/suid_dumpable cannot be read", Reason::SYSTEM);
   return digit - '0';
 }
 
@@ -37,8 +36,8 @@ void Dumpable::settle(const State& state, const SettleView& view, SyscallBatch& 
   if (state.value < 0 || state.value > kRootOnly)
     throw Error(Reason::IMAGE_CORRUPT, "the dumpable attribute is out of range").object(view.who);
   if (state.value != kRootOnly) return;
-  // prctl refuses this value. A change of credentials sets the attribute to the sysctl, where the saved value came from.
-  // Done while the task still may change them; later changes set the same value.
+  // prctl refuses this value. A change of credentials sets the attribute to the sysctl, where the saved value came
+  // from. Done while the task still may change them; later changes set the same value.
   if (suid_dumpable() != kRootOnly)
     throw Error(Reason::RESTORE_CALL_FAILED, "its dumpable attribute 2 follows from the sysctl fs.suid_dumpable only")
         .object(view.who)

@@ -37,7 +37,9 @@ int lowest_free_fd(const ProcDir& proc) {
 
 }  // namespace
 
-void LoginUid::look(const LookView& view, State& state) { state.uid = read_uid(view.proc); }
+void LoginUid::look(const LookView& view, State& state) {
+  state.uid = read_uid(view.proc);
+}
 
 void LoginUid::encode(const State& state, pb::core_entry& core) {
   if (state.uid) core.mutable_tc()->set_loginuid(*state.uid);
@@ -56,8 +58,7 @@ void LoginUid::settle(const State& state, const SettleView& view, SyscallBatch& 
   }
   // A task's login uid is taken from the task alone (proc_loginuid_write in fs/proc/base.c).
   const std::string text = fmt::format("{}", *state.uid);
-  const auto fd =
-      batch.must(SYS_openat, {AT_FDCWD, batch.text("/proc/self/loginuid"), O_WRONLY | O_CLOEXEC});
+  const auto fd = batch.must(SYS_openat, {AT_FDCWD, batch.text("/proc/self/loginuid"), O_WRONLY | O_CLOEXEC});
   batch.must(SYS_write, {fd, batch.text(text), text.size()});
   batch.must(SYS_close, {lowest_free_fd(ProcDir(view.pid))});
 }

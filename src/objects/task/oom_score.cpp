@@ -33,8 +33,8 @@ void OomScore::apply(const State& state, const SettleView& view) {
     proc.write("oom_score_adj", fmt::format("{}", *state.adjustment));
   } catch (const Error& e) {
     if (e.error_number() != EACCES) throw;
-    throw Error(Reason::NO_PRIVILEGE, fmt::format("its oom_score_adj cannot be lowered from {} to {}", present,
-                                                  *state.adjustment))
+    throw Error(Reason::NO_PRIVILEGE,
+                fmt::format("its oom_score_adj cannot be lowered from {} to {}", present, *state.adjustment))
         .object(view.who)
         .error_number(EACCES)
         .remedy("run the restore with CAP_SYS_RESOURCE, or with that oom_score_adj");

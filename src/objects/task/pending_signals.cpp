@@ -12,7 +12,9 @@ namespace {
 
 static_assert(sizeof(siginfo_t) == 128, "as the kernel transfers it");
 
-constexpr uint64_t bit(int signal) { return uint64_t{1} << (signal - 1); }
+constexpr uint64_t bit(int signal) {
+  return uint64_t{1} << (signal - 1);
+}
 
 // `pending` comes from /proc and saves the look into a queue that is empty, as nearly all are.
 std::vector<siginfo_t> read_queue(const LookView& view, uint64_t pending, bool shared) {
@@ -25,8 +27,7 @@ std::vector<siginfo_t> read_queue(const LookView& view, uint64_t pending, bool s
 }
 
 void encode_queue(const std::vector<siginfo_t>& queue, pb::signal_queue_entry& out) {
-  for (const siginfo_t& info : queue)
-    out.add_signals()->set_siginfo(reinterpret_cast<const char*>(&info), sizeof info);
+  for (const siginfo_t& info : queue) out.add_signals()->set_siginfo(reinterpret_cast<const char*>(&info), sizeof info);
 }
 
 std::vector<siginfo_t> decode_queue(const pb::signal_queue_entry& in) {

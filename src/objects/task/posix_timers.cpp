@@ -116,17 +116,15 @@ void PosixTimers::decode(const pb::core_entry& core, State& state) {
     if (in.insec() >= kNanoseconds || in.vnsec() >= kNanoseconds || in.si_signo() > 64 ||
         static_cast<int>(in.it_id()) < 0)
       throw Error(Reason::IMAGE_CORRUPT, "a POSIX timer makes no sense");
-    state.timers.push_back({.id = static_cast<int>(in.it_id()),
-                            .clock_id = static_cast<int>(in.clock_id()),
-                            .signal = static_cast<int>(in.si_signo()),
-                            .notify = static_cast<int>(in.it_sigev_notify()),
-                            .value = in.sival_ptr(),
-                            .thread = in.notify_thread_id(),
-                            .overrun = in.overrun(),
-                            .times = {.interval_s = in.isec(),
-                                      .interval_ns = in.insec(),
-                                      .value_s = in.vsec(),
-                                      .value_ns = in.vnsec()}});
+    state.timers.push_back(
+        {.id = static_cast<int>(in.it_id()),
+         .clock_id = static_cast<int>(in.clock_id()),
+         .signal = static_cast<int>(in.si_signo()),
+         .notify = static_cast<int>(in.it_sigev_notify()),
+         .value = in.sival_ptr(),
+         .thread = in.notify_thread_id(),
+         .overrun = in.overrun(),
+         .times = {.interval_s = in.isec(), .interval_ns = in.insec(), .value_s = in.vsec(), .value_ns = in.vnsec()}});
   }
   std::sort(state.timers.begin(), state.timers.end(), [](const Timer& a, const Timer& b) { return a.id < b.id; });
   for (size_t i = 1; i < state.timers.size(); ++i)
@@ -147,8 +145,8 @@ void create_posix_timers(const PosixTimers::State& state, bool kernel_takes_ids,
   // Before Linux 6.15 the ids of a process rise by one with each creation, from 0.
   constexpr int kHighest = 2000;
   if (state.timers.back().id > kHighest)
-    throw Error(Reason::FEATURE_MISSING, fmt::format("the kernel cannot create a timer with the id {}",
-                                                     state.timers.back().id))
+    throw Error(Reason::FEATURE_MISSING,
+                fmt::format("the kernel cannot create a timer with the id {}", state.timers.back().id))
         .remedy("restore on Linux 6.15 or newer");
   int next = 0;
   for (const Timer& timer : state.timers) {

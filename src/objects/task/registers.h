@@ -32,9 +32,9 @@ struct CpuRegisters {
 // The registers of a stopped thread in the form that State has. `memory_of`: the process, to look at its code.
 arch::Registers registers_to_save(const arch::Registers& own, pid_t memory_of);
 
-// A system call that slept for a relative time. Its restart block exists in the kernel only: the restore starts the call
-// again in the thread itself and interrupts it (O-65); then the saved registers go on with it. If nobody does, or if the
-// call is not known, the call returns EINTR.
+// A system call that slept for a relative time. Its restart block exists in the kernel only: the restore starts the
+// call again in the thread itself and interrupts it (O-65); then the saved registers go on with it. If nobody does, or
+// if the call is not known, the call returns EINTR.
 struct SleepRestart {
   uint64_t number = 0;
   uint64_t args[6] = {};

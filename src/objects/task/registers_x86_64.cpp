@@ -41,7 +41,9 @@ uint64_t number_loaded_before(uint64_t behind_call, pid_t memory_of) {
 }
 
 // Segment registers that need a descriptor of the thread's own (LDT, or one of its three slots in the GDT).
-bool own_descriptor(uint64_t selector) { return (selector & 4) != 0 || (selector >= 0x63 && selector <= 0x73); }
+bool own_descriptor(uint64_t selector) {
+  return (selector & 4) != 0 || (selector >= 0x63 && selector <= 0x73);
+}
 
 }  // namespace
 
@@ -70,7 +72,9 @@ arch::Registers registers_to_save(const Registers& own, pid_t memory_of) {
 void CpuRegisters::look(const LookView& view, State& state) {
   const Registers& own = view.thread.own_registers();
   if (arch::is_compat(own))
-    throw Error(Reason::UNSUPPORTED_STATE, "it runs 32-bit code").object(view.who).remedy("only 64-bit tasks can be saved");
+    throw Error(Reason::UNSUPPORTED_STATE, "it runs 32-bit code")
+        .object(view.who)
+        .remedy("only 64-bit tasks can be saved");
   for (uint64_t selector : {own.ds, own.es, own.fs, own.gs})
     if (own_descriptor(selector))
       throw Error(Reason::UNSUPPORTED_STATE, fmt::format("it uses the segment descriptor {:#x} of its own", selector))
@@ -181,6 +185,8 @@ void encode_clear_tid_address(uint64_t address, pb::core_entry& core) {
   core.mutable_thread_info()->set_clear_tid_addr(address);
 }
 
-uint64_t decode_clear_tid_address(const pb::core_entry& core) { return core.thread_info().clear_tid_addr(); }
+uint64_t decode_clear_tid_address(const pb::core_entry& core) {
+  return core.thread_info().clear_tid_addr();
+}
 
 }  // namespace stasis

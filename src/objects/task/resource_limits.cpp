@@ -16,11 +16,14 @@ namespace {
 using Limit = ResourceLimits::Limit;
 static_assert(sizeof(Limit) == sizeof(rlimit64) && RLIM_NLIMITS == ResourceLimits::kLimits);
 
-constexpr std::string_view kNames[] = {"CPU",    "FSIZE", "DATA",  "STACK",      "CORE",     "RSS",  "NPROC",  "NOFILE",
-                                       "MEMLOCK", "AS",   "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"};
+constexpr std::string_view kNames[] = {"CPU",      "FSIZE",  "DATA",    "STACK", "CORE",  "RSS",
+                                       "NPROC",    "NOFILE", "MEMLOCK", "AS",    "LOCKS", "SIGPENDING",
+                                       "MSGQUEUE", "NICE",   "RTPRIO",  "RTTIME"};
 static_assert(std::size(kNames) == ResourceLimits::kLimits);
 
-std::string text(uint64_t value) { return value == ~uint64_t{0} ? "unlimited" : fmt::format("{}", value); }
+std::string text(uint64_t value) {
+  return value == ~uint64_t{0} ? "unlimited" : fmt::format("{}", value);
+}
 
 [[noreturn]] void cannot_set(size_t resource, const Limit& present, const Limit& wanted, int error_number,
                              const std::string& who) {
@@ -33,8 +36,8 @@ std::string text(uint64_t value) { return value == ~uint64_t{0} ? "unlimited" : 
                     .error_number(error_number);
   if (raise && error_number == EPERM) {
     const char* nofile = resource == RLIMIT_NOFILE ? "; it cannot exceed the sysctl fs.nr_open either" : "";
-    error.default_remedy(fmt::format(
-        "run the restore with CAP_SYS_RESOURCE, or raise the limit of the shell that starts it{}", nofile));
+    error.default_remedy(
+        fmt::format("run the restore with CAP_SYS_RESOURCE, or raise the limit of the shell that starts it{}", nofile));
   }
   throw error;
 }

@@ -38,10 +38,10 @@ typename Kind::State round_trip(const typename Kind::State& state) {
 }  // namespace stasis
 
 // Expects a statement to throw an Error with this reason.
-#define EXPECT_REASON(expected, ...)                 \
-  try {                                              \
-    __VA_ARGS__;                                     \
-    ADD_FAILURE() << "nothing was thrown";           \
-  } catch (const ::stasis::Error& e) {               \
-    EXPECT_EQ(e.reason(), expected) << e.report();   \
+#define EXPECT_REASON(expected, ...)               \
+  try {                                            \
+    __VA_ARGS__;                                   \
+    ADD_FAILURE() << "nothing was thrown";         \
+  } catch (const ::stasis::Error& e) {             \
+    EXPECT_EQ(e.reason(), expected) << e.report(); \
   }

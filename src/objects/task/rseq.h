@@ -24,13 +24,13 @@ struct Rseq {
 };
 
 // A thread stopped inside a critical section would lose it when something runs in it: the kernel clears the section
-// pointer as soon as the instruction pointer leaves it (O-66). Such a thread is made to resume at the abort address, which
-// its code expects at any time. Call it on a stopped thread with its own state saved, before anything runs in it; look()
-// does. Returns the section's address if its flags forbid that: the thread has to go on inside.
+// pointer as soon as the instruction pointer leaves it (O-66). Such a thread is made to resume at the abort address,
+// which its code expects at any time. Call it on a stopped thread with its own state saved, before anything runs in it;
+// look() does. Returns the section's address if its flags forbid that: the thread has to go on inside.
 uint64_t fix_rseq_critical_section(Tracee& thread, pid_t pid);
 
-// Puts the section of State back into the thread's area, if there is one. The last thing that happens to a thread before
-// it is released: any code that runs outside of the section clears it again.
+// Puts the section of State back into the thread's area, if there is one. The last thing that happens to a thread
+// before it is released: any code that runs outside of the section clears it again.
 void put_back_rseq_section(const Rseq::State& state, pid_t pid);
 
 // Where a thread at `ip` resumes: the abort address if it stands inside the section, else nothing.

@@ -16,7 +16,9 @@ constexpr uint64_t kFlagResetOnFork = 1;  // SCHED_FLAG_RESET_ON_FORK of sched_a
 constexpr uint32_t kDeadline = 6;
 constexpr uint32_t kExtensible = 7;  // SCHED_EXT (6.12)
 
-bool realtime(uint32_t policy) { return policy == SCHED_FIFO || policy == SCHED_RR; }
+bool realtime(uint32_t policy) {
+  return policy == SCHED_FIFO || policy == SCHED_RR;
+}
 
 Scheduling::State from_kernel(const uapi::sched_attr& attr) {
   return {.policy = attr.sched_policy,

@@ -55,10 +55,8 @@ void SignalActions::decode(const pb::core_entry& core, State& state) {
     const pb::sa_entry& entry = in[next++];
     if (entry.compat_sigaction())
       throw Error(Reason::IMAGE_UNSUPPORTED, "the saved task has signal handlers of 32-bit code");
-    state.actions[i] = {.handler = entry.sigaction(),
-                        .flags = entry.flags(),
-                        .restorer = entry.restorer(),
-                        .mask = entry.mask()};
+    state.actions[i] = {
+        .handler = entry.sigaction(), .flags = entry.flags(), .restorer = entry.restorer(), .mask = entry.mask()};
   });
 }
 

@@ -2,7 +2,9 @@
 
 namespace stasis {
 
-void SignalMask::look(const LookView& view, State& state) { state.blocked = view.thread.own_signal_mask(); }
+void SignalMask::look(const LookView& view, State& state) {
+  state.blocked = view.thread.own_signal_mask();
+}
 
 void SignalMask::encode(const State& state, pb::core_entry& core) {
   core.mutable_thread_core()->set_blk_sigset(state.blocked);

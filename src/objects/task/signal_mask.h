@@ -1,4 +1,5 @@
-// Signals blocked by a thread. The mask is loaded by ptrace together with the registers (O-63), so there is no settle().
+// Signals blocked by a thread. The mask is loaded by ptrace together with the registers (O-63), so there is no
+// settle().
 #pragma once
 
 #include <cstdint>

@@ -153,11 +153,8 @@ TEST(SignalActions, GoThroughAnImageWithoutKillAndStop) {
 }
 
 TEST(TaskState, GoesThroughAnImage) {
-  const TaskState::State stopped{.kind = TaskState::Kind::stopped,
-                                 .stop_signal = SIGTSTP,
-                                 .flags = 0x400040,
-                                 .comm = "a b",
-                                 .blocked = 7};
+  const TaskState::State stopped{
+      .kind = TaskState::Kind::stopped, .stop_signal = SIGTSTP, .flags = 0x400040, .comm = "a b", .blocked = 7};
   const auto back = round_trip<TaskState>(stopped);
   EXPECT_EQ(back.kind, TaskState::Kind::stopped);
   EXPECT_EQ(back.stop_signal, SIGTSTP);

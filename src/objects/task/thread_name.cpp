@@ -14,7 +14,9 @@ std::string checked_task_name(const std::string& text) {
   return text;
 }
 
-void ThreadName::look(const LookView& view, State& state) { state.text = view.stat.comm; }
+void ThreadName::look(const LookView& view, State& state) {
+  state.text = view.stat.comm;
+}
 
 void ThreadName::encode(const State& state, pb::core_entry& core) {
   core.mutable_thread_core()->set_comm(state.text);

@@ -39,7 +39,9 @@ constexpr int kPkru = 9;
 // Readers of the format expect the whole free end of the legacy area.
 constexpr int kPaddingWords = 24;
 
-constexpr uint64_t bit(int component) { return uint64_t{1} << component; }
+constexpr uint64_t bit(int component) {
+  return uint64_t{1} << component;
+}
 
 // One component of the area and its member in an image.
 template <class T>
@@ -234,9 +236,9 @@ std::vector<std::byte> decode_xsave(const pb::user_x86_fpregs_entry& in, const X
     if (parts.has_cet() && parts.cet().cet() != 0)
       throw Error(Reason::IMAGE_UNSUPPORTED, "the saved thread uses a shadow stack");
     if (const uint64_t others = parts.xstate_bv() & ~saved_components(); others != 0)
-      throw Error(Reason::IMAGE_UNSUPPORTED,
-                  fmt::format("the saved thread used the processor state components {:#x}, which images do not hold",
-                              others));
+      throw Error(
+          Reason::IMAGE_UNSUPPORTED,
+          fmt::format("the saved thread used the processor state components {:#x}, which images do not hold", others));
     mask = parts.xstate_bv() & kX87AndSse;
     for_each_part([&](const auto& part) { mask |= place(parts, part, layout, area); });
   }

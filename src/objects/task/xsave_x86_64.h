@@ -16,8 +16,8 @@ struct XsaveLayout {
   struct Component {
     uint32_t offset = 0, bytes = 0;
   };
-  uint64_t features = 0;  // XCR0: components that the CPU has and the kernel switched on
-  size_t bytes = 0;       // of the whole area
+  uint64_t features = 0;                   // XCR0: components that the CPU has and the kernel switched on
+  size_t bytes = 0;                        // of the whole area
   std::array<Component, 64> components{};  // by feature bit; x87 and SSE lie in the legacy area
 
   static const XsaveLayout& of_this_cpu();

@@ -194,7 +194,10 @@ void set_up_timers() {
     struct {
       uint64_t value;
       int signal, notify, thread, rest[11];
-    } event{.value = 0x1000u + static_cast<uint64_t>(i), .signal = SIGRTMIN + 2, .notify = SIGEV_SIGNAL, .thread = 0,
+    } event{.value = 0x1000u + static_cast<uint64_t>(i),
+            .signal = SIGRTMIN + 2,
+            .notify = SIGEV_SIGNAL,
+            .thread = 0,
             .rest = {}};
     if (i == 3) {
       event.notify = SIGEV_THREAD_ID;
@@ -350,7 +353,7 @@ TEST(LiveTask, ExtendedStateGoesThroughAnImageByteForByte) {
 }
 
 // A loop without end inside a critical section; aborted, it begins anew.
-[[noreturn]] void spin_in_critical_section() {
+[[noreturn, gnu::noinline, gnu::noclone]] void spin_in_critical_section() {
   auto* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
   asm volatile(
       "jmp 2f\n\t"
@@ -362,7 +365,7 @@ TEST(LiveTask, ExtendedStateGoesThroughAnImageByteForByte) {
       ".long 0x53053053\n"  // RSEQ_SIG, which the kernel wants before the abort address
       "stasis_test_abort:\n"
       "2:\n\t"
-      "movq $stasis_test_section, %%rax\n\t"
+      "leaq stasis_test_section(%%rip), %%rax\n\t"
       "movq %%rax, 8(%0)\n"
       "stasis_test_start:\n\t"
       "jmp stasis_test_start\n"
