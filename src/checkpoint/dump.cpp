@@ -85,7 +85,9 @@ class Checkpoint {
 
   void look() {
     processes_.reserve(seized_.size());
+    std::erase_if(seized_, [&](SeizedProcess& s) { return s.threads.empty() && !is_zombie(s.pid); });
     for (SeizedProcess& s : seized_) {
+      if (s.threads.empty()) continue;
       auto p = std::make_unique<FrozenProcess>(s);
       p->look(options_, waiter_);
       p->ids = ids_.of(s.pid, p->proc);
@@ -97,6 +99,19 @@ class Checkpoint {
     check_sharing();
     read_clocks();
     check_interrupted();
+  }
+
+  // A process that ended before it was stopped: not waited for, or gone altogether.
+  bool is_zombie(pid_t pid) {
+    try {
+      ProcStat stat = parse_stat(ProcDir(pid).read("stat"));
+      if (!stat.zombie()) return false;
+      zombies_.emplace(pid, std::move(stat));
+      return true;
+    } catch (const Error&) {
+      if (pid == options_.pid) throw;
+      return false;
+    }
   }
 
   void check_namespaces(const FrozenProcess& p) {
@@ -116,6 +131,10 @@ class Checkpoint {
   }
 
   void check_session() {
+    if (processes_.empty())
+      throw Error(Reason::UNSUPPORTED_STATE, "it is a zombie: dead, but not waited for")
+          .object(fmt::format("pid {}", options_.pid))
+          .remedy("let its parent wait for it");
     FrozenProcess& root = *processes_.front();
     const ProcStat& stat = root.leader().stat;
     if (stat.sid != root.pid() && !options_.shell_job)
@@ -224,6 +243,7 @@ class Checkpoint {
           std::make_unique<PagemapWriter>(store_, ImageKind::PAGEMAP, static_cast<uint64_t>(p->pid())));
       snapshot_.take({.pid = p->pid(),
                       .memory_fd = memory.get(),
+                      .pagemap_fd = pagemap.get(),
                       .name = p->describe(),
                       .vmas = p->vmas,
                       .scan = &scan,
@@ -247,19 +267,32 @@ class Checkpoint {
     for (const auto& p : processes_) write_process_images(*p, store_);
     files_.encode(store_);
 
-    ImageWriter& tree = store_.writer(ImageKind::PSTREE);
-    for (const auto& p : processes_) {
-      pb::pstree_entry e;
-      e.set_pid(static_cast<uint32_t>(p->pid()));
-      e.set_ppid(static_cast<uint32_t>(p->seized->parent));
-      e.set_pgid(static_cast<uint32_t>(p->leader().stat.pgid));
-      e.set_sid(static_cast<uint32_t>(p->leader().stat.sid));
-      for (const FrozenThread& t : p->threads) e.add_threads(static_cast<uint32_t>(t.stat.pid));
-      tree.write(e);
-    }
+    write_tree();
     store_.write_single(ImageKind::SECCOMP, 0, pb::seccomp_entry());
     const uint32_t time_ns = processes_.front()->ids.of(Namespace::time);
     store_.write_single(ImageKind::TIMENS, time_ns == ids_.own().of(Namespace::time) ? 0 : time_ns, clocks_);
+  }
+
+  void write_tree() {
+    ImageWriter& tree = store_.writer(ImageKind::PSTREE);
+    auto living = processes_.begin();
+    for (const SeizedProcess& seized : seized_) {
+      const auto zombie = zombies_.find(seized.pid);
+      const ProcStat& stat = zombie != zombies_.end() ? zombie->second : (*living)->leader().stat;
+      pb::pstree_entry e;
+      e.set_pid(static_cast<uint32_t>(seized.pid));
+      e.set_ppid(static_cast<uint32_t>(seized.parent));
+      e.set_pgid(static_cast<uint32_t>(stat.pgid));
+      e.set_sid(static_cast<uint32_t>(stat.sid));
+      if (zombie != zombies_.end()) {
+        e.add_threads(static_cast<uint32_t>(seized.pid));
+        write_zombie_image(stat, store_);
+      } else {
+        for (const FrozenThread& t : (*living)->threads) e.add_threads(static_cast<uint32_t>(t.stat.pid));
+        ++living;
+      }
+      tree.write(e);
+    }
   }
 
   void commit() {
@@ -348,7 +381,8 @@ class Checkpoint {
   StopWaiter waiter_;
   // Declared last, destroyed first: the processes use the threads below, and both are put back before anything else.
   std::vector<SeizedProcess> seized_;
-  std::vector<std::unique_ptr<FrozenProcess>> processes_;
+  std::vector<std::unique_ptr<FrozenProcess>> processes_;  // the living ones
+  std::map<pid_t, ProcStat> zombies_;
   Clock::time_point frozen_since_;
   pb::timens_entry clocks_;
 };

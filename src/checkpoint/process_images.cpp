@@ -1,6 +1,7 @@
 #include "checkpoint/process_images.h"
 
 #include "objects/task/dumpable.h"
+#include "objects/task/task_state.h"
 #include "objects/task/thp_disable.h"
 #include "proto/fs.pb.h"
 #include "proto/mm.pb.h"
@@ -49,14 +50,7 @@ void write_mm(const FrozenProcess& p, ImageStore& store) {
   mm.add_mm_saved_auxv(0);
   mm.add_mm_saved_auxv(0);
   for (const Vma& v : p.vmas) encode(v, *mm.add_vmas());
-  for (const AddressRange& g : p.guards) {
-    pb::vma_entry& e = *mm.add_vmas();
-    Vma guard;
-    guard.start = g.start;
-    guard.end = g.end;
-    guard.status = vma_status::guard;
-    encode(guard, e);
-  }
+  for (const AddressRange& g : p.guards) encode_guard(g, *mm.add_vmas());
   mm.set_dumpable(p.states.get<Dumpable>().value);
   if (p.states.get<ThpDisable>().disabled) mm.set_thp_disabled(true);
   store.write_single(ImageKind::MM, static_cast<uint64_t>(p.pid()), mm);
@@ -76,6 +70,13 @@ void write_process_images(const FrozenProcess& p, ImageStore& store) {
   fs.set_root_id(p.root_file_id);
   fs.set_umask(p.threads.front().status.umask.value_or(022));
   store.write_single(ImageKind::FS, pid, fs);
+}
+
+void write_zombie_image(const ProcStat& stat, ImageStore& store) {
+  pb::core_entry core;
+  core.set_mtype(kOurArch);
+  TaskState::encode(zombie_state(stat), core);
+  store.write_single(ImageKind::CORE, static_cast<uint64_t>(stat.pid), core);
 }
 
 }  // namespace stasis

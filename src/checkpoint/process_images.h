@@ -9,4 +9,7 @@ namespace stasis {
 // core-TID.img of every thread, ids-PID.img, mm-PID.img, fs-PID.img.
 void write_process_images(const FrozenProcess& process, ImageStore& store);
 
+// core-PID.img of a dead process that nobody has waited for.
+void write_zombie_image(const ProcStat& stat, ImageStore& store);
+
 }  // namespace stasis

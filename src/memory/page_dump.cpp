@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "kernel/process.h"
+#include "kernel/uapi.h"
 #include "memory/block_io.h"
 #include "memory/pieces.h"
 #include "memory/shmem.h"
@@ -97,14 +98,37 @@ void add_vdso(PieceList& list, const Vma& vma, std::span<const std::byte> image)
            reinterpret_cast<uint64_t>(image.data()));
 }
 
+// Whether the task shares anonymous pages with a parent or child, as far as a sample of its runs tells. Such pages must
+// not be read by process_vm_readv: it pins them, and the kernel first gives the task a copy of its own of every page that
+// it pins (gup_must_unshare(), Linux 5.19), in the freeze and for good.
+bool shares_pages(const TaskPages& task) {
+  constexpr size_t kSamples = 32;
+  const auto& runs = task.scan->runs;
+  const size_t step = std::max<size_t>(1, runs.size() / kSamples);
+  for (size_t i = 0; i < runs.size(); i += step) {
+    // Also the middle of large runs.
+    for (uint64_t page : {uint64_t{0}, runs[i].nr_pages / 2}) {
+      const uint64_t address = runs[i].start + page * page_size_bytes();
+      uint64_t entry = 0;
+      if (::pread(task.pagemap_fd, &entry, sizeof entry, static_cast<off_t>(address / page_size_bytes() * sizeof entry)) !=
+          sizeof entry)
+        return true;
+      constexpr uint64_t interesting = uapi::pm_present | uapi::pm_file | uapi::pm_mmap_exclusive;
+      if ((entry & interesting) == uapi::pm_present) return true;
+    }
+  }
+  return false;
+}
+
 std::vector<DumpPiece> pieces_of_task(const TaskPages& task, PagemapWriter& writer) {
   const std::vector<uint64_t> stacks = stack_pages(task.stack_pointers);
+  const bool shared = shares_pages(task);
   PieceList list(writer);
   size_t next_run = 0;
   for (size_t i = 0; i < task.vmas.size(); ++i) {
     const Vma& vma = task.vmas[i];
     if (vma.has(vma_status::vdso)) add_vdso(list, vma, task.vdso);
-    const Source source = (vma.prot & PROT_READ) != 0 ? Source::READABLE : Source::FORCED;
+    const Source source = (vma.prot & PROT_READ) != 0 && !shared ? Source::READABLE : Source::FORCED;
     const bool lazy = vma.has(vma_status::anon_private) && !vma.is_locked();
     for (; next_run < task.scan->runs.size() && task.scan->runs[next_run].vma == i; ++next_run) {
       const PageRun& run = task.scan->runs[next_run];

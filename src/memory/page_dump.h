@@ -37,6 +37,7 @@ struct PageDumpStats {
 struct TaskPages {
   pid_t pid = 0;
   int memory_fd = -1;  // /proc/PID/mem, for pages that the task itself may not read
+  int pagemap_fd = -1;  // /proc/PID/pagemap, to see whether it shares pages with a relative
   std::string name;    // for messages: "pid 42 (redis-server)"
   std::span<const Vma> vmas;
   const PageScan* scan = nullptr;                 // of these vmas

@@ -47,9 +47,10 @@ class DumpTask : public testing::Test {
     ImageStore store = ImageStore::in_memory();
     PagemapWriter writer(store, ImageKind::PAGEMAP, 1);
     const Fd memory = child.open("mem", O_RDONLY);
-    const PageScan scan = scan_pages(child.open("pagemap", O_RDONLY).get(), vmas);
+    const Fd pagemap = child.open("pagemap", O_RDONLY);
+    const PageScan scan = scan_pages(pagemap.get(), vmas);
     PageSnapshot snapshot(budget_bytes, 2);
-    TaskPages task{child.pid(), memory.get(), "the child", vmas, &scan};
+    TaskPages task{child.pid(), memory.get(), pagemap.get(), "the child", vmas, &scan};
     task.stack_pointers = stack_pointers_;
     task.vdso = vdso_;
     snapshot.take(task, writer);
@@ -178,15 +179,18 @@ TEST_F(DumpTask, ATaskThatIsGone) {
   PageSnapshot snapshot(0);
   std::vector<Vma> vmas;
   PageScan scan;
+  Fd memory, pagemap;
   pid_t pid = 0;
   {
     const StoppedChild child([] {});
     vmas = child.areas(base, page);
-    scan = scan_pages(child.open("pagemap", O_RDONLY).get(), vmas);
+    memory = child.open("mem", O_RDONLY);
+    pagemap = child.open("pagemap", O_RDONLY);
+    scan = scan_pages(pagemap.get(), vmas);
     pid = child.pid();
   }
   try {
-    snapshot.take({pid, -1, "the child", vmas, &scan}, writer);
+    snapshot.take({pid, memory.get(), pagemap.get(), "the child", vmas, &scan}, writer);
     ADD_FAILURE() << "no error";
   } catch (const Error& e) {
     EXPECT_EQ(e.reason(), Reason::TASK_VANISHED);

@@ -32,9 +32,6 @@ constexpr pb::core_entry::march kOurArch =
     pb::core_entry::AARCH64;
 #endif
 
-// task_core_entry.task_state
-constexpr uint32_t kAlive = 1, kStopped = 3;
-
 class PlanReader {
  public:
   PlanReader(ImageStore& store, const RestoreOptions& options) : store_(store), options_(options) {}
@@ -97,20 +94,19 @@ class PlanReader {
     const auto id = static_cast<uint64_t>(p.pid);
     for (PlannedThread& t : p.threads) {
       const pb::core_entry core = read_core(t.tid);
-      if (!core.has_thread_core())
-        throw Error(Reason::IMAGE_UNSUPPORTED, "it is a zombie, which this version does not restore")
-            .object(fmt::format("pid {}", p.pid));
-      t.states.decode(core, fmt::format("core-{}.img", t.tid));
-      if (t.tid != p.pid) continue;
-      if (!core.has_tc()) throw Error(Reason::IMAGE_CORRUPT, "it has no task part").object(fmt::format("core-{}.img", id));
-      p.name = core.tc().comm();
-      const uint32_t state = core.tc().task_state();
-      if (state != kAlive && state != kStopped)
-        throw Error(Reason::IMAGE_UNSUPPORTED, fmt::format("it is in state {}, which this version does not restore", state))
-            .object(p.describe());
-      p.stopped = state == kStopped;
-      p.stop_signal = p.stopped ? static_cast<int>(core.tc().has_stop_signo() ? core.tc().stop_signo() : SIGSTOP) : 0;
-      p.states.decode(core, fmt::format("core-{}.img", t.tid));
+      const std::string image = fmt::format("core-{}.img", t.tid);
+      if (t.tid == p.pid) {
+        if (!core.has_tc()) throw Error(Reason::IMAGE_CORRUPT, "it has no part of the whole task").object(image);
+        TaskState::decode(core, p.task);
+        p.name = p.task.comm;
+        p.zombie = p.task.dead();
+        if (p.zombie && (p.parent == nullptr || p.threads.size() > 1))
+          throw Error(Reason::IMAGE_CORRUPT, "a dead process is the root of the tree or has threads").object(image);
+        if (p.zombie) return;
+        p.states.decode(core, image);
+      }
+      if (!core.has_thread_core()) throw Error(Reason::IMAGE_CORRUPT, "it has no thread part").object(image);
+      t.states.decode(core, image);
     }
     store_.require_single(ImageKind::IDS, id, p.ids);
     store_.require_single(ImageKind::MM, id, p.mm);
@@ -136,6 +132,7 @@ class PlanReader {
   void check_namespaces(const pb::inventory_entry& inventory) {
     const pb::task_kobj_ids_entry& host = inventory.root_ids();
     for (const auto& p : plan_.processes) {
+      if (p->zombie) continue;
       const pb::task_kobj_ids_entry& t = p->ids;
       const std::pair<const char*, bool> different[] = {
           {"pid", t.pid_ns_id() != host.pid_ns_id()},   {"net", t.net_ns_id() != host.net_ns_id()},

@@ -13,6 +13,7 @@
 #include "image/pagemap.h"
 #include "image/store.h"
 #include "memory/vma.h"
+#include "objects/task/task_state.h"
 #include "objects/task_object.h"
 #include "proto/core.pb.h"
 #include "proto/fs.pb.h"
@@ -35,8 +36,8 @@ struct PlannedProcess {
   PlannedProcess* parent = nullptr;
   std::vector<PlannedProcess*> children;
   std::string name;
-  bool stopped = false;
-  int stop_signal = 0;
+  bool zombie = false;  // has a place in the tree, a name and a status, nothing else
+  TaskState::State task;
   ObjectStates states;
   std::vector<PlannedThread> threads;  // the leader first
   pb::task_kobj_ids_entry ids;

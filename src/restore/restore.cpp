@@ -54,7 +54,8 @@ int restore(const RestoreOptions& options) {
         ImageStore::open(Fd(fcntl(options.images_dir.get(), F_DUPFD_CLOEXEC, 3)), options.images_dir_shown);
     RestorePlan plan = read_plan(store, options);
     std::vector<uint32_t> tables;
-    for (const auto& p : plan.processes) tables.push_back(p->ids.files_id());
+    for (const auto& p : plan.processes)
+      if (!p->zombie) tables.push_back(p->ids.files_id());
     RestoredFiles files(store, options, tables);
     files.plan();
     StopWaiter waiter;
@@ -69,16 +70,19 @@ int restore(const RestoreOptions& options) {
     }
     check_interrupted();
     tree.set_process_groups();
+    tree.end_zombies();
     statistics.forking_time_us = microseconds_since(forking);
     log_info("Made {} processes, {} pages filled, {} shared", plan.processes.size(), tree.pages_filled(),
              tree.pages_shared());
 
     files.create();
     check_interrupted();
-    for (const auto& p : plan.processes) hand_over_files(tree, *p, files, waiter);
+    for (const auto& p : plan.processes)
+      if (!p->zombie) hand_over_files(tree, *p, files, waiter);
     files.finish();
     tree.clone_threads();
-    for (const auto& p : plan.processes) settle(tree, *p, files, options, waiter);
+    for (const auto& p : plan.processes)
+      if (!p->zombie) settle(tree, *p, files, options, waiter);
     log_info("Settled {} threads", plan.threads);
 
     statistics.pages_compared = tree.pages_shared();
@@ -96,8 +100,9 @@ int restore(const RestoreOptions& options) {
     // From here on nothing may fail.
     const bool stop_all = options.final_state == RestoreOptions::FinalState::stopped;
     for (const auto& p : plan.processes) {
+      if (p->zombie) continue;
       make_ready(tree, *p, options, waiter);
-      tree.puppet(*p).set_stop_signal(stop_all ? SIGSTOP : p->stop_signal);
+      tree.puppet(*p).set_stop_signal(stop_all ? SIGSTOP : p->task.stop_signal);
     }
     prctl(PR_SET_CHILD_SUBREAPER, 0);
     const bool own_group = plan.root().pgid == root || plan.root().sid == root;

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "objects/task/registers.h"
+#include "objects/task/rseq.h"
 #include "objects/task/pending_signals.h"
 #include "objects/task/signal_mask.h"
 #include "restore/sleep.h"
@@ -161,6 +162,7 @@ void make_ready(PuppetTree& tree, const PlannedProcess& p, const RestoreOptions&
   }
   puppet.unmap_area(waiter);
   for (size_t i = 1; i < p.threads.size(); ++i) puppet.threads()[i].give_back();
+  for (const PlannedThread& t : p.threads) put_back_rseq_section(t.states.get<Rseq>(), p.pid);
 }
 
 }  // namespace stasis

@@ -7,6 +7,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -56,6 +57,7 @@ namespace {
 int free_number(const RestorePlan& plan, const RestoredFiles& files) {
   size_t number = 8;
   for (const auto& p : plan.processes) {
+    if (p->zombie) continue;
     const auto& slots = files.descriptors(p->ids.files_id());
     if (!slots.empty()) number = std::max(number, static_cast<size_t>(slots.back().number) + 1);
     // Working and root directory arrive behind the descriptors, mapped files and the executable before them.
@@ -94,7 +96,8 @@ void PuppetTree::build() {
   for (auto& p : plan_.processes)
     if (!p->children.empty()) clone_children(*p);
   // Advice that would change what a fork does comes after all forks (O-43).
-  for (auto& p : plan_.processes) advise_memory(*p);
+  for (auto& p : plan_.processes)
+    if (!p->zombie) advise_memory(*p);
 }
 
 void PuppetTree::start_root(PlannedProcess& root) {
@@ -148,6 +151,7 @@ void PuppetTree::clone_children(PlannedProcess& parent) {
     place = {parent.pid, parent.pid};
   }
   clone_some([&](const PlannedProcess& c) { return !older(c); });
+  std::erase_if(cloned, [](const PlannedProcess* c) { return c->zombie; });
   for (PlannedProcess* c : cloned) start_memory(*c);
   for (PlannedProcess* c : cloned) finish_memory(*c);
 }
@@ -384,6 +388,27 @@ void PuppetTree::set_process_groups() {
       puppet(*p).run(batch, waiter_);
       place.pgid = p->pgid;
     }
+}
+
+void PuppetTree::end_zombies() {
+  std::set<const PlannedProcess*> parents;
+  for (const auto& p : plan_.processes) {
+    if (!p->zombie) continue;
+    SyscallBatch name;
+    const BatchData text = name.text(p->name);
+    name.must(SYS_prctl, {PR_SET_NAME, text});
+    puppet(*p).run(name, waiter_);
+    puppet(*p).die(static_cast<int>(p->task.exit_code), waiter_);
+    parents.insert(p->parent);
+  }
+  // The signals of these deaths were seen long ago, or are among the saved pending ones.
+  for (const PlannedProcess* p : parents) {
+    SyscallBatch batch;
+    const BatchData set = batch.object(uint64_t{1} << (SIGCHLD - 1));
+    const BatchData no_wait = batch.object(timespec{});
+    batch.call(SYS_rt_sigtimedwait, {set, nullptr, no_wait, sizeof(uint64_t)});
+    puppet(*p).run(batch, waiter_);
+  }
 }
 
 void PuppetTree::clone_threads() {

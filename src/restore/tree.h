@@ -26,6 +26,8 @@ class PuppetTree {
   // Groups, then threads. Memory of all processes is final.
   void set_process_groups();
   void clone_threads();
+  // Processes that are dead in the images die, and their parents are not told (O-53).
+  void end_zombies();
 
   Puppet& puppet(const PlannedProcess& p) { return *by_process_.at(&p); }
   std::span<const std::unique_ptr<Puppet>> puppets() const { return puppets_; }

@@ -236,6 +236,24 @@ void Puppet::unmap_area(StopWaiter& waiter) {
   leader().give_back();
 }
 
+void Puppet::die(int wait_status, StopWaiter& waiter) {
+  if (WIFEXITED(wait_status)) {
+    SyscallBatch batch;
+    batch.call(SYS_exit_group, {WEXITSTATUS(wait_status)});
+    start(batch);
+  } else {
+    // No core file of a stub.
+    const rlimit64 none{0, 0};
+    prlimit64(pid_, RLIMIT_CORE, &none, nullptr);
+    leader().end_by(WTERMSIG(wait_status));
+  }
+  const auto status = waiter.wait(pid_, Clock::now() + BatchHost::kPatience, false);
+  if (!status || !status->exited())
+    throw Error(Reason::RESTORE_CALL_FAILED, "a process that is dead in the images does not die").object(leader().describe());
+  leader().forget();
+  threads_.clear();
+}
+
 namespace {
 
 SyscallBatch::Call clone_call(SyscallBatch& batch, uint64_t flags, uint64_t exit_signal, pid_t id) {

@@ -78,6 +78,9 @@ class Puppet {
   // The last call: unmaps the area, made by the leader, which then stands at the call's exit with its own registers.
   void unmap_area(StopWaiter& waiter);
 
+  // Ends with a wait(2) status (without the core dump bit) and stays a zombie of its parent.
+  void die(int wait_status, StopWaiter& waiter);
+
   // The signal that is to stop it as soon as it is released; 0: it runs.
   void set_stop_signal(int signal) { stop_signal_ = signal; }
 

@@ -284,6 +284,12 @@ void Tracee::give_back() {
   borrowed_ = false;
 }
 
+void Tracee::end_by(int signal) {
+  load_mask(0);
+  continue_with(signal);
+  if (signal == SIGKILL) tgkill(tgid_, tid_, SIGKILL);
+}
+
 void Tracee::detach() {
   const pid_t tid = std::exchange(tid_, 0);
   if (tid == 0) return;

@@ -90,6 +90,8 @@ class Tracee {
   void give_back();
   bool borrowed() const { return borrowed_; }
 
+  // Continues a thread that stands behind its report with a deadly signal, as if that had arrived.
+  void end_by(int signal);
   // Lets it go: running, or stopped by `signal` as a detaching stop.
   void detach();
   // The tracee is dead or handed over: forget it.

@@ -36,16 +36,16 @@ ENTRIES = (
     _entry("stack_growth"), _entry("cow"), _entry("vma_kinds"),
     # vdso, cpu state, threads
     _entry("vdso_calls"), _entry("fpu"), _entry("threads", modes=STOPPABLE), _entry("futex_wait"), _entry("blocked_read"),
-    _entry("sleep_restart"), _entry("busy_loop"), _entry("heartbeat20", replays=False),
+    _entry("sleep_restart", replays=False), _entry("busy_loop"), _entry("heartbeat20", replays=False),
     # signals, timers
-    _entry("sigactions"), _entry("sigpending"), _entry("altstack_on"), _entry("itimers"), _entry("stopped_child"),
+    _entry("sigactions"), _entry("sigpending"), _entry("altstack_on"), _entry("itimers"), _entry("stopped_child", modes=("none",)),
     # the task
-    _entry("names_mm"), _entry("fsinfo"), _entry("creds"), _entry("rlimits"), _entry("nice_sched"), _entry("task_flags"),
+    _entry("names_mm"), _entry("fsinfo"), _entry("creds"), _entry("rlimits"), _entry("nice_sched", modes=("none",)), _entry("task_flags", modes=("none",)),
     _entry("exe_elf"), _entry("clocks", gap_s=2.0),
     # the tree
     _entry("session_tree"), _entry("tree_cow", modes=STOPPABLE), _entry("zombies"), _entry("fork_storm", compares=False, replays=False),
     # files
-    _entry("files_regular"), _entry("files_devices"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _entry("fifos"),
+    _entry("files_regular"), _entry("files_devices"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _honest("fifos"),
     # what cannot be saved, or not without an option
     _refused("refuse_traced", "ALREADY_TRACED"), _refused("refuse_vfork", "VFORK_PENDING|FREEZE_TIMEOUT"),
     _refused("refuse_file_lock", "FILE_LOCKS_HELD"), _refused("refuse_sigtrap", "UNSUPPORTED_STATE"),

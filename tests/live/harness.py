@@ -296,13 +296,14 @@ class Subject:
         require(status == 0, f"the subject ended with status {status}: {read(self._file('stderr'), '').strip()}")
 
     def kill(self):
-        for pid in tree_of(self.pid):
+        pids = list(tree_of(self.pid))
+        for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        self.session.wait_gone(self.pid)
-        self.session.reap()
+        for pid in pids:
+            self.session.wait_gone(pid)
 
     # Files that the subject changes while it runs are part of the world an image expects.
 

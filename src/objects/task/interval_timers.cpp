@@ -2,6 +2,7 @@
 
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <time.h>
 
 #include "base/error.h"
 
@@ -53,9 +54,28 @@ void IntervalTimers::decode(const pb::core_entry& core, State& state) {
   state.timers[ITIMER_PROF] = decode_one(in.prof());
 }
 
+namespace {
+
+// The kernel adds a tick when a timer of CPU time is armed (set_cpu_itimer()): without this it would gain one at every
+// restore. The tick is the resolution of the coarse clocks.
+Timer without_added_tick(Timer timer) {
+  timespec tick{};
+  clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
+  const uint64_t tick_us = static_cast<uint64_t>(tick.tv_nsec) / 1000;
+  const uint64_t left_us = timer.value_s * 1'000'000 + timer.value_us;
+  const uint64_t armed_us = left_us > tick_us ? left_us - tick_us : 1;  // 0 would disarm it
+  timer.value_s = armed_us / 1'000'000;
+  timer.value_us = armed_us % 1'000'000;
+  return timer;
+}
+
+}  // namespace
+
 void IntervalTimers::arm(const State& state, const SettleView&, SyscallBatch& batch) {
   for (size_t which = 0; which < state.timers.size(); ++which) {
-    const Timer& timer = state.timers[which];
+    const Timer timer = which == ITIMER_REAL || (state.timers[which].value_s | state.timers[which].value_us) == 0
+                            ? state.timers[which]
+                            : without_added_tick(state.timers[which]);
     if ((timer.value_s | timer.value_us) != 0) batch.must(SYS_setitimer, {which, batch.object(timer), nullptr});
   }
 }
