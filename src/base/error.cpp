@@ -9,8 +9,8 @@ namespace stasis {
 
 std::string_view reason_code(Reason reason) {
   switch (reason) {
-#define REASON(code, text) \
-  case Reason::code:       \
+#define REASON(code, text, remedy) \
+  case Reason::code:               \
     return #code;
 #include "base/reasons.def"
 #undef REASON
@@ -20,9 +20,20 @@ std::string_view reason_code(Reason reason) {
 
 std::string_view reason_text(Reason reason) {
   switch (reason) {
-#define REASON(code, text) \
-  case Reason::code:       \
+#define REASON(code, text, remedy) \
+  case Reason::code:               \
     return text;
+#include "base/reasons.def"
+#undef REASON
+  }
+  return "";
+}
+
+std::string_view reason_remedy(Reason reason) {
+  switch (reason) {
+#define REASON(code, text, remedy) \
+  case Reason::code:               \
+    return remedy;
 #include "base/reasons.def"
 #undef REASON
   }
@@ -31,7 +42,7 @@ std::string_view reason_text(Reason reason) {
 
 const std::vector<Reason>& all_reasons() {
   static const std::vector<Reason> all = {
-#define REASON(code, text) Reason::code,
+#define REASON(code, text, remedy) Reason::code,
 #include "base/reasons.def"
 #undef REASON
   };
@@ -91,9 +102,8 @@ std::string Error::cause() const {
 }
 
 std::string Error::report() const {
-  std::string out = fmt::format("{} [{}]", cause(), reason_code(reason_));
-  if (!remedy_.empty()) out += "\nWhat to do: " + remedy_;
-  return out;
+  return fmt::format("{} [{}]\nWhat to do: {}", cause(), reason_code(reason_),
+                     remedy_.empty() ? reason_remedy(reason_) : std::string_view(remedy_));
 }
 
 const char* Error::what() const noexcept {

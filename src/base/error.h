@@ -15,7 +15,7 @@
 namespace stasis {
 
 enum class Reason {
-#define REASON(code, text) code,
+#define REASON(code, text, remedy) code,
 #include "base/reasons.def"
 #undef REASON
 };
@@ -24,6 +24,8 @@ enum class Reason {
 std::string_view reason_code(Reason reason);
 // One sentence that says what the code means.
 std::string_view reason_text(Reason reason);
+// What helps in general. Every report has a remedy: this one unless the error carries its own.
+std::string_view reason_remedy(Reason reason);
 // All codes, in the order of reasons.def.
 const std::vector<Reason>& all_reasons();
 

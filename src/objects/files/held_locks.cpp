@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <linux/magic.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #include <string>
@@ -22,13 +23,23 @@ bool sees_all_locks() {
 
 }  // namespace
 
-HeldLocks::HeldLocks() : HeldLocks(ProcDir(::getpid()).read("../locks"), sees_all_locks()) {}
-
-HeldLocks::HeldLocks(std::string_view proc_locks, bool complete) : complete_(complete) {
+HeldLocks::HeldLocks(std::string_view proc_locks, bool complete) : looked_at_all_(true), complete_(complete) {
   for (const FileLock& lock : parse_locks(proc_locks)) inodes_.insert(lock.inode);
 }
 
+void HeldLocks::look_at_all() { *this = HeldLocks(ProcDir(::getpid()).read("../locks"), sees_all_locks()); }
+
 bool HeldLocks::may_hold(int fd, const struct stat& st) {
+  // flock(2) takes any file, but on these nobody takes one.
+  constexpr unsigned kMemoryDevices = 1;
+  if (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || (S_ISCHR(st.st_mode) && major(st.st_rdev) == kMemoryDevices))
+    return false;
+  // Beyond as many files one look at all locks is cheaper.
+  constexpr size_t kAskEach = 1500;
+  if (!looked_at_all_) {
+    if (++asked_ <= kAskEach) return true;
+    look_at_all();
+  }
   if (!complete_) return true;
   if (inodes_.empty()) return false;
   if (inodes_.contains(st.st_ino)) return true;
