@@ -38,11 +38,16 @@ TEST(Error, DefaultsDoNotOverrideWhatIsCloserToTheCause) {
   EXPECT_EQ(e.remedy(), "inner remedy");
 }
 
+TEST(Error, AReportAlwaysHasARemedy) {
+  EXPECT_EQ(Error(Reason::PIDFILE, "x").report(), "x [PIDFILE]\nWhat to do: name another file with --pidfile");
+}
+
 TEST(Error, CodesAreUniqueAndHaveText) {
   std::set<std::string_view> seen;
   for (Reason r : all_reasons()) {
     EXPECT_TRUE(seen.insert(reason_code(r)).second) << reason_code(r);
     EXPECT_FALSE(reason_text(r).empty());
+    EXPECT_FALSE(reason_remedy(r).empty());
   }
 }
 

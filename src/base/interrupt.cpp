@@ -28,6 +28,8 @@ void install_interrupt_handlers() {
     // What the caller chose to ignore (nohup) stays ignored.
     if (old.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
   }
+  // The end of a child would go unseen if the caller ignored it: then the kernel collects it (waitpid(2)).
+  signal(SIGCHLD, SIG_DFL);
 }
 
 bool interrupted() noexcept { return received != 0 && ignored == 0; }

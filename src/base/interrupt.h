@@ -3,7 +3,8 @@
 
 namespace stasis {
 
-// From here on SIGINT, SIGTERM and SIGHUP mark this process as interrupted instead of ending it.
+// From here on SIGINT, SIGTERM and SIGHUP mark this process as interrupted instead of ending it, and ends of
+// children are told.
 void install_interrupt_handlers();
 bool interrupted() noexcept;
 // Throws Reason::INTERRUPTED naming the signal. Called between stages and in every wait; what is under way is undone

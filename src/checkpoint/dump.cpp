@@ -52,22 +52,22 @@ class Checkpoint {
         snapshot_(runs_on() ? kLiveBudgetBytes : 0) {}
 
   DumpResult run() {
-    freeze();
-    look();
-    borrow();
-    collect_files();
-    snapshot();
+    stage("freeze", [&] { freeze(); });
+    stage("look", [&] { look(); });
+    stage("borrow", [&] { borrow(); });
+    stage("files", [&] { collect_files(); });
+    stage("memory", [&] { snapshot(); });
     if (runs_on()) {
       // The tasks need not wait for the images: whatever fails from here on leaves them running as before.
-      give_back();
-      release();
-      write_images();
-      commit();
+      stage("give back", [&] { give_back(); });
+      stage("release", [&] { release(); });
+      stage("images", [&] { write_images(); });
+      stage("commit", [&] { commit(); });
     } else {
-      write_images();
-      if (options_.final_state == DumpOptions::FinalState::stopped) give_back();
-      commit();
-      release();
+      stage("images", [&] { write_images(); });
+      if (options_.final_state == DumpOptions::FinalState::stopped) stage("give back", [&] { give_back(); });
+      stage("commit", [&] { commit(); });
+      stage("release", [&] { release(); });
     }
     write_statistics();
     return {statistics_};
@@ -75,6 +75,13 @@ class Checkpoint {
 
  private:
   bool runs_on() const { return options_.final_state == DumpOptions::FinalState::running; }
+
+  template <class Work>
+  void stage(const char* name, Work work) {
+    const auto begin = Clock::now();
+    work();
+    log_info("Stage {}: {} us", name, microseconds(Clock::now() - begin));
+  }
 
   void freeze() {
     const auto begin = Clock::now();

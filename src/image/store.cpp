@@ -295,6 +295,9 @@ bool verify_manifest(ImageStore& store) {
             fmt::format("{}; if the file was changed on purpose, remove {}", incomplete_remedy, manifest_file_name));
   }
   store.expected_ = std::move(manifest);
+  // It had to be read first: it tells the version.
+  if (std::optional<std::string> inventory = store.medium_->read_file(inventory_name()))
+    compare_checksum(store.expected_, inventory_name(), *inventory, store.medium_->shown_name(inventory_name()));
   return true;
 }
 

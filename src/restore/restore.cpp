@@ -88,13 +88,10 @@ int restore(const RestoreOptions& options) {
     statistics.pages_compared = tree.pages_shared();
     statistics.pages_skipped_cow = tree.pages_shared();
     statistics.pages_restored = tree.pages_filled();
+    if (!options.pidfile.empty()) write_pid_file(options.work_dir.get(), options.pidfile, root);
     ScopeGuard remove_pidfile([&] {
       if (!options.pidfile.empty()) unlinkat(options.work_dir.get(), options.pidfile.c_str(), 0);
     });
-    if (options.pidfile.empty())
-      remove_pidfile.dismiss();
-    else
-      write_pid_file(options.work_dir.get(), options.pidfile, root);
     check_interrupted();
 
     // From here on nothing may fail.

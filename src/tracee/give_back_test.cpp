@@ -70,33 +70,33 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         SleepCase{"nanosleep",
                   [] {
-                    timespec t{0, kSleepMs * 1'000'000};
-                    return nanosleep(&t, &t);
+                    timespec when{0, kSleepMs * 1'000'000};
+                    return nanosleep(&when, &when);
                   },
                   0, 0},
         SleepCase{"clock_nanosleep_absolute",
                   [] {
-                    timespec t;
-                    clock_gettime(CLOCK_MONOTONIC, &t);
-                    t.tv_nsec += kSleepMs * 1'000'000;
-                    t.tv_sec += t.tv_nsec / 1'000'000'000;
-                    t.tv_nsec %= 1'000'000'000;
-                    return clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, nullptr);
+                    timespec when;
+                    clock_gettime(CLOCK_MONOTONIC, &when);
+                    when.tv_nsec += kSleepMs * 1'000'000;
+                    when.tv_sec += when.tv_nsec / 1'000'000'000;
+                    when.tv_nsec %= 1'000'000'000;
+                    return clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, nullptr);
                   },
                   0, 0},
         SleepCase{"poll", [] { return poll(nullptr, 0, kSleepMs); }, 0, 0},
         SleepCase{"futex",
                   [] {
                     uint32_t word = 7;
-                    const timespec t{0, kSleepMs * 1'000'000};
-                    return syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 7, &t, nullptr, 0);
+                    const timespec when{0, kSleepMs * 1'000'000};
+                    return syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 7, &when, nullptr, 0);
                   },
                   -1, ETIMEDOUT},
         SleepCase{"read_of_a_timer",
                   [] {
                     const int fd = timerfd_create(CLOCK_MONOTONIC, 0);
-                    const itimerspec when{{}, {0, kSleepMs * 1'000'000}};
-                    timerfd_settime(fd, 0, &when, nullptr);
+                    const itimerspec timer{{}, {0, kSleepMs * 1'000'000}};
+                    timerfd_settime(fd, 0, &timer, nullptr);
                     uint64_t count;
                     return read(fd, &count, sizeof count);
                   },
@@ -106,8 +106,8 @@ INSTANTIATE_TEST_SUITE_P(
                     sigset_t mask;
                     sigemptyset(&mask);
                     sigaddset(&mask, SIGUSR1);
-                    const timespec t{0, kSleepMs * 1'000'000};
-                    return ppoll(nullptr, 0, &t, &mask);
+                    const timespec when{0, kSleepMs * 1'000'000};
+                    return ppoll(nullptr, 0, &when, &mask);
                   },
                   0, 0}),
     [](const auto& row) { return row.param.name; });

@@ -156,6 +156,11 @@ class Session:
                     pass
             time.sleep(0.005)
 
+    def has_ended(self, pid):
+        """Whether this child has ended. A restored task has the pid of one that ended before."""
+        self.reap()
+        return pid in self.statuses and not os.path.exists(f"/proc/{pid}")
+
     def wait_gone(self, pid, timeout_s=SUBJECT_TIMEOUT_S):
         def gone():
             self.reap()
@@ -256,10 +261,9 @@ class Subject:
         return os.path.join(self.directory, name)
 
     def _is_ready(self):
-        self.session.reap()
         if os.path.exists(self._file("ready")):
             return True
-        if self.pid not in self.session.statuses:
+        if not self.session.has_ended(self.pid):
             return False
         text = read(self._file("stderr"), "")
         code = os.waitstatus_to_exitcode(self.session.statuses[self.pid])
@@ -282,8 +286,7 @@ class Subject:
     def _has_answered(self):
         if os.path.exists(self._file("result")):
             return True
-        self.session.reap()
-        if self.pid in self.session.statuses:
+        if self.session.has_ended(self.pid):
             status = os.waitstatus_to_exitcode(self.session.statuses[self.pid])
             if not os.path.exists(self._file("result")):
                 raise Failure(f"the subject ended with {status}: {read(self._file('stderr'), '').strip()}")

@@ -36,7 +36,7 @@ class Images:
     def damage(self, name, content, manifest=True):
         """A copy in which one file holds something else (None: is missing)."""
         shutil.rmtree(self.bad, ignore_errors=True)
-        shutil.copytree(self.good, self.bad)
+        shutil.copytree(self.good, self.bad, copy_function=os.link)  # only reads follow; what changes is replaced
         path = os.path.join(self.bad, name)
         os.unlink(path)
         if content is not None:
@@ -68,7 +68,7 @@ class Images:
 
 
 def lengths_of(size):
-    return sorted({length for length in (0, 1, 4, 7, 8, 11, 12, 13, size // 2, size - 4, size - 1) if 0 <= length < size})
+    return sorted({length for length in (0, 7, 8, 11, 13, size // 2, size - 1) if 0 <= length < size})
 
 
 def case_missing(session):

@@ -48,7 +48,7 @@ def case_check(session):
 
 
 def case_spellings(session):
-    """Abbreviations, glued and single-dash forms, options before and after the command, a configuration file."""
+    """Abbreviations, glued forms, options before and after the command, a configuration file."""
     harness.needs_root()
     subject = session.subject("counter")
     images = session.make_directory("images")
@@ -57,7 +57,7 @@ def case_spellings(session):
         file.write(f"# a comment\n  images-dir {images}  # another\nleave-running\nlog-file \"dump.log\"\nverbosity=4\n")
     forms = ((f"--images-dir={images}", "dump", f"-t{subject.pid}", "-vvvv", "-R", "-odump.log"),
              ("dump", "--tree", subject.pid, "--images", images, "--leave-run", "-v4", "--log-file=dump.log"),
-             ("dump", "-tree", subject.pid, "-images-dir", images, "-leave-running", "--no-restore-detached"),
+             ("dump", "-Rt", subject.pid, "-D", images, "-verbosity=4", "--restore-detached", "--no-restore-detached"),
              ("dump", "-t", subject.pid, "--config", config))
     for form in forms:
         run = session.run(*form, cwd=session.directory)

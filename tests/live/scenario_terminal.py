@@ -9,7 +9,15 @@ import harness
 import terminal
 
 
-def start_counter(session):
+def as_criu(session):
+    """The tool under the name that existing callers know."""
+    alias = session.path("criu")
+    if not os.path.exists(alias):
+        os.symlink(session.stasis, alias)
+    return alias
+
+
+def start_counter(session, binary=None):
     """A terminal in which the counter runs, and its pid, dumped into img/ with the shell looking on."""
     first = terminal.Terminal(session, session.directory)
     counter = os.path.join(session.programs, "tty_counter")
@@ -18,7 +26,7 @@ def start_counter(session):
     pid = terminal.foreground_child(first, "tty_counter")
     os.mkdir(session.path("img"))
     run = session.run("dump", "-t", pid, "-D", "img/", "-o", "dump.log", "-v4", "--tcp-established", "-j",
-                      cwd=session.directory, log=session.path("img/dump.log"))
+                      cwd=session.directory, log=session.path("img/dump.log"), binary=binary)
     harness.check_success(run)
     first.expect(r"Killed")
     first.expect(re.escape(terminal.PROMPT))
@@ -37,9 +45,10 @@ def expect_next(term, last):
 
 def case_detached(session):
     harness.needs_root()
-    pid, last = start_counter(session)
+    criu = as_criu(session)
+    pid, last = start_counter(session, criu)
     second = terminal.Terminal(session, session.directory)
-    second.send(f"{session.stasis} restore -D img/ -o restore.log -d --tcp-close -j -v4; echo status=$?\n")
+    second.send(f"{criu} restore -D img/ -o restore.log -d --tcp-close -j -v4; echo status=$?\n")
     second.expect(r"status=0")
     expect_next(second, last)
     harness.require(harness.is_alive(pid), f"pid {pid} is not there")
@@ -71,6 +80,59 @@ def case_foreground_interrupt(session):
     session.wait_gone(pid)
     harness.require("status=130" in second.command("echo status=$?"), "the shell does not see the end by SIGINT")
     second.close()
+
+
+def case_foreground_job_control(session):
+    """Ctrl-Z stops the program and what waits for it; bg and fg let both go on."""
+    harness.needs_root()
+    pid, last = start_counter(session)
+    term = terminal.Terminal(session, session.directory)
+    term.send(f"{session.stasis} restore -D img/ -j\n")
+    expect_next(term, last)
+    for command in ("fg", "bg"):
+        term.suspend()
+        term.expect(r"Stopped")
+        term.expect(re.escape(terminal.PROMPT))
+        harness.wait_until(lambda: harness.state_of(pid) == "T", "Ctrl-Z does not stop the program")
+        counted = max(int(number) for number in re.findall(r"^count (\d+)$", term.text, re.MULTILINE))
+        term.send(command + "\n")
+        term.expect(rf"count {counted + 1}$")
+        term.expect(rf"count {counted + 3}$")
+    term.send("echo the shell $((40 + 2)) reads\n")
+    term.expect(r"the shell 42 reads")
+    term.send("fg\n")
+    term.expect(r"count \d+$")
+    term.suspend()
+    term.expect(r"Stopped")
+    harness.wait_until(lambda: harness.state_of(pid) == "T", "Ctrl-Z after bg and fg does not stop the program")
+    term.send("fg\n")
+    term.expect(r"count \d+$")
+    term.interrupt()
+    session.wait_gone(pid)
+    term.send("echo status=$?\n")
+    term.expect(r"status=130")
+    term.close()
+
+
+def case_leave_running_and_stopped(session):
+    """A job of a shell is saved while it runs on, or stands."""
+    harness.needs_root()
+    term = terminal.Terminal(session, session.directory)
+    term.send(f"{os.path.join(session.programs, 'tty_counter')}\n")
+    term.expect(r"^count 2$")
+    pid = terminal.foreground_child(term, "tty_counter")
+    session.dump(pid, session.path("running"), "-j", "-R")
+    seen = max(int(number) for number in re.findall(r"^count (\d+)$", term.text, re.MULTILINE))
+    term.expect(rf"^count {seen + 3}$")
+    session.dump(pid, session.path("stopped"), "-j", "-s")
+    term.expect(r"Stopped")
+    term.expect(re.escape(terminal.PROMPT))
+    counted = max(int(number) for number in re.findall(r"^count (\d+)$", term.text, re.MULTILINE))
+    term.send("fg\n")
+    term.expect(rf"count {counted + 1}$")
+    term.interrupt()
+    session.wait_gone(pid)
+    term.close()
 
 
 def case_shell_job_without_terminal(session):

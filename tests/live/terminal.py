@@ -18,6 +18,7 @@ class Terminal:
         self.seen = 0    # what expect() has consumed
         self.pid, self.master = pty.fork()
         if self.pid == 0:
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what the test inherited is no part of the terminal
             os.chdir(cwd)
             environment = {"PATH": os.environ["PATH"], "TERM": "dumb", "PS1": PROMPT, "LC_ALL": "C", "HOME": cwd}
             os.execvpe("bash", ["bash", "--norc", "--noprofile", "--noediting", "-i"], environment)
@@ -57,6 +58,9 @@ class Terminal:
 
     def interrupt(self):
         self.send("\x03")
+
+    def suspend(self):
+        self.send("\x1a")
 
     def close(self):
         os.close(self.master)
