@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <functional>
 #include <map>
 #include <memory>
 #include <tuple>
@@ -17,6 +18,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/workers.h"
 #include "checkpoint/frozen_process.h"
 #include "checkpoint/process_images.h"
 #include "image/pagemap.h"
@@ -92,17 +94,24 @@ class Checkpoint {
 
   void look() {
     processes_.reserve(seized_.size());
+    std::vector<std::function<void()>> jobs;
     std::erase_if(seized_, [&](SeizedProcess& s) { return s.threads.empty() && !is_zombie(s.pid); });
     for (SeizedProcess& s : seized_) {
       if (s.threads.empty()) continue;
-      auto p = std::make_unique<FrozenProcess>(s);
-      p->look(options_, waiter_);
-      p->ids = ids_.of(s.pid, p->proc);
-      check_namespaces(*p);
-      shared_.collect(p->proc, p->vmas);
-      processes_.push_back(std::move(p));
+      processes_.push_back(std::make_unique<FrozenProcess>(s));
+      processes_.back()->add_jobs(jobs);
     }
+    check_root_lives();
+    workers_.start(std::move(jobs));
+    for (auto& p : processes_) p->read_registers();
+    for (auto& p : processes_) p->ids = ids_.of(p->pid(), p->proc);
+    workers_.finish();
     check_session();
+    for (auto& p : processes_) {
+      check_namespaces(*p);
+      p->look(options_, waiter_);
+      shared_.collect(p->proc, p->vmas);
+    }
     check_sharing();
     read_clocks();
     check_interrupted();
@@ -137,11 +146,14 @@ class Checkpoint {
     return processes_.empty() ? p.ids.of(Namespace::time) : processes_.front()->ids.of(Namespace::time);
   }
 
-  void check_session() {
+  void check_root_lives() const {
     if (processes_.empty())
       throw Error(Reason::UNSUPPORTED_STATE, "it is a zombie: dead, but not waited for")
           .object(fmt::format("pid {}", options_.pid))
           .remedy("let its parent wait for it");
+  }
+
+  void check_session() {
     FrozenProcess& root = *processes_.front();
     const ProcStat& stat = root.leader().stat;
     if (stat.sid != root.pid() && !options_.shell_job)
@@ -216,13 +228,14 @@ class Checkpoint {
   // The file behind a link of /proc/PID. Most processes of a tree have the same few.
   uint32_t path_file(FrozenProcess& p, const char* link, uint32_t flags, const char* what) {
     PathFile file{.flags = flags};
+    // The tasks are frozen and share root and mounts: the same path is the same file.
+    file.link = p.proc.readlink(link).value_or(std::string());
+    const auto [at, fresh] = known_paths_.try_emplace({flags, file.link}, 0u);
+    if (!fresh) return at->second;
     if (fstatat(p.proc.fd(), link, &file.st, 0) != 0)
       throw Error(Reason::FILE_UNREACHABLE, fmt::format("{} cannot be looked at", what))
           .object(p.describe())
           .error_number(errno);
-    file.link = p.proc.readlink(link).value_or(std::string());
-    const auto [at, fresh] = known_paths_.try_emplace({file.st.st_dev, file.st.st_ino, flags, file.link}, 0u);
-    if (!fresh) return at->second;
     const Fd fd = p.proc.open(link, O_PATH);
     file.fd = fd.get();
     file.who = fmt::format("{} ({}) of {}", what, file.link, p.describe());
@@ -383,9 +396,10 @@ class Checkpoint {
   SharedObjects shared_;
   PageSnapshot snapshot_;
   std::vector<std::unique_ptr<PagemapWriter>> writers_;
-  std::map<std::tuple<dev_t, ino_t, uint32_t, std::string>, uint32_t> known_paths_;
+  std::map<std::pair<uint32_t, std::string>, uint32_t> known_paths_;
   std::map<std::tuple<uint32_t, uint32_t, uint64_t, uint32_t, std::string>, uint32_t> known_mappings_;
   StopWaiter waiter_;
+  Workers workers_;
   // Declared last, destroyed first: the processes use the threads below, and both are put back before anything else.
   std::vector<SeizedProcess> seized_;
   std::vector<std::unique_ptr<FrozenProcess>> processes_;  // the living ones

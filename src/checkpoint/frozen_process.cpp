@@ -22,6 +22,7 @@ constexpr unsigned kThreadSlots = 32;
 constexpr size_t kThreadSlotBytes = 4096;
 constexpr size_t kLeaderSlotBytes = 24576;
 constexpr size_t kDescriptorBytes = 96;  // one table entry, rounded up
+constexpr size_t kThreadsPerJob = 32;
 
 // What every borrowed thread calls, whatever it is asked.
 constexpr long kBorrowedCalls[] = {SYS_mmap,   SYS_munmap,       SYS_tgkill,     SYS_rt_sigprocmask,
@@ -38,35 +39,55 @@ LookView FrozenProcess::view(FrozenThread& t, const DumpOptions& options) {
   return {options, pid(), t.tracee->tid(), *t.tracee, t.stat, t.status, proc, describe()};
 }
 
-void FrozenProcess::look_at_thread(Tracee& thread, const DumpOptions&) {
-  const std::string base = thread.tid() == pid() ? std::string() : fmt::format("task/{}/", thread.tid());
-  ProcStat stat = parse_stat(proc.read((base + "stat").c_str()));
-  if (stat.io_worker() || stat.user_worker()) {
-    // Listed as a thread, but kernel code without registers of its own: it comes back with what started it.
-    throw Error(Reason::UNSUPPORTED_STATE, "it has worker threads of the kernel (io_uring or vhost)")
-        .object(fmt::format("pid {} ({})", pid(), stat.comm))
-        .remedy("stop using io_uring polling threads before the dump");
+void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs) {
+  if (seized->threads.front().tid() != pid())
+    throw Error(Reason::UNSUPPORTED_STATE, "its main thread has ended while others run on")
+        .object(fmt::format("pid {}", pid()))
+        .remedy("this version saves processes whose main thread is alive");
+  threads.reserve(seized->threads.size());
+  for (Tracee& t : seized->threads) threads.emplace_back(t);
+  jobs.emplace_back([this] {
+    ProcDir dir(pid());
+    read_mappings(dir);
+    auxv = parse_auxv(dir.read_bytes("auxv"));
+    for (int number : dir.fds()) descriptors.push_back({number, false});
+  });
+  for (size_t first = 0; first < threads.size(); first += kThreadsPerJob)
+    jobs.emplace_back([this, first] { read_threads(first, std::min(first + kThreadsPerJob, threads.size())); });
+}
+
+void FrozenProcess::read_mappings(ProcDir& dir) {
+  mappings.clear();
+  parse_smaps(dir.read("smaps"), mappings);
+  vmas = classify(mappings);
+}
+
+void FrozenProcess::read_threads(size_t first, size_t end) {
+  ProcDir dir(pid());
+  for (size_t i = first; i < end; ++i) {
+    FrozenThread& t = threads[i];
+    const std::string base = i == 0 ? std::string() : fmt::format("task/{}/", t.tracee->tid());
+    t.stat = parse_stat(dir.read((base + "stat").c_str()));
+    if (t.stat.io_worker() || t.stat.user_worker())
+      // Listed as a thread, but kernel code without registers of its own: it comes back with what started it.
+      throw Error(Reason::UNSUPPORTED_STATE, "it has worker threads of the kernel (io_uring or vhost)")
+          .object(fmt::format("pid {} ({})", pid(), t.stat.comm))
+          .remedy("stop using io_uring polling threads before the dump");
+    t.status = parse_status(dir.read((base + "status").c_str()));
   }
-  threads.emplace_back(thread, std::move(stat), parse_status(proc.read((base + "status").c_str())));
+}
+
+void FrozenProcess::read_registers() {
+  for (Tracee& t : seized->threads) t.save_own_state();
 }
 
 void FrozenProcess::look(const DumpOptions& options, StopWaiter& waiter) {
-  if (seized->zombie || seized->threads.empty() || seized->threads.front().tid() != pid())
-    throw Error(Reason::UNSUPPORTED_STATE, seized->threads.empty() ? "it is a zombie: dead, but not waited for"
-                                                                   : "its main thread has ended while others run on")
-        .object(fmt::format("pid {}", pid()))
-        .remedy("let its parent wait for it, then try again");
   let_heal(waiter);
-  threads.reserve(seized->threads.size());
-  for (Tracee& t : seized->threads) {
-    t.save_own_state();
-    look_at_thread(t, options);
-  }
   for (FrozenThread& t : threads) {
     if (t.status.seccomp == 2) require_calls_allowed(read_seccomp_filters(*t.tracee), kBorrowedCalls, describe());
     const LookView v = view(t, options);
     t.states.look(v);
-    if (t.tracee->tid() == pid()) {
+    if (t.stat.pid == pid()) {
       states.look(v);
     } else if (kcmp(pid(), t.tracee->tid(), uapi::kcmp_files) != 0 || kcmp(pid(), t.tracee->tid(), uapi::kcmp_fs) != 0) {
       throw Error(Reason::UNSUPPORTED_STATE, fmt::format("its thread {} has descriptors or a working directory of its own",
@@ -75,21 +96,16 @@ void FrozenProcess::look(const DumpOptions& options, StopWaiter& waiter) {
           .remedy("this version saves threads that share both with their process");
     }
   }
-  vmas = classify(mappings);
-  auxv = parse_auxv(proc.read_bytes("auxv"));
-  for (int number : proc.fds()) descriptors.push_back({number, false});
 }
 
 // A thread whose controller died may still be on its way back; its page must be left to it.
 void FrozenProcess::let_heal(StopWaiter& waiter) {
-  const Fd memory = proc.open("mem", O_RDWR);
+  memory_ = proc.open("mem", O_RDWR);
   for (int tries = 0;; ++tries) {
-    mappings.clear();
-    parse_smaps(proc.read("smaps"), mappings);
-    const auto code = controller_code(mappings, memory.get());
+    const auto code = controller_code(mappings, memory_.get());
     bool healing = false;
     for (Tracee& t : seized->threads) {
-      const uint64_t ip = arch::instruction_pointer(t.current_registers());
+      const uint64_t ip = arch::instruction_pointer(t.own_registers());
       if (std::none_of(code.begin(), code.end(), [&](const auto& r) { return ip >= r.first && ip < r.second; }))
         continue;
       healing = true;
@@ -97,8 +113,10 @@ void FrozenProcess::let_heal(StopWaiter& waiter) {
       usleep(200);
       t.interrupt();
       t.await_stop(waiter, Clock::now() + BatchHost::kPatience);
+      t.save_own_state();
     }
-    if (!healing) break;
+    if (!healing) return;
+    read_mappings(proc);
     if (tries == 50)
       throw Error(Reason::TRACEE_LOST, "a thread stays in the code of an earlier dump that was killed")
           .object(fmt::format("pid {}", pid()));
@@ -126,7 +144,7 @@ void FrozenProcess::start_borrow() {
       if (err != 0) throw Error(Reason::SYSTEM, "its vdso cannot be read").object(describe()).error_number(-err);
     }
   slots_ = 1 + std::min<unsigned>(static_cast<unsigned>(threads.size()) - 1, kThreadSlots);
-  borrowed_ = std::make_unique<Borrowed>(pid(), leader().stat.comm, *leader().tracee, proc.open("mem", O_RDWR));
+  borrowed_ = std::make_unique<Borrowed>(pid(), leader().stat.comm, *leader().tracee, std::move(memory_));
   borrowed_->start_open(mappings,
                         {.slots = slots_,
                          .first_slot_bytes = kLeaderSlotBytes + descriptors.size() * kDescriptorBytes,

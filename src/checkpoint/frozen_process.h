@@ -1,6 +1,7 @@
 // What a dump knows of one stopped process.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,8 +18,7 @@
 namespace stasis {
 
 struct FrozenThread {
-  FrozenThread(Tracee& t, ProcStat s, ProcStatus st)
-      : tracee(&t), stat(std::move(s)), status(std::move(st)), states(Scope::thread) {}
+  explicit FrozenThread(Tracee& t) : tracee(&t), states(Scope::thread) {}
 
   Tracee* tracee;
   ProcStat stat;
@@ -33,8 +33,12 @@ struct FrozenProcess {
   FrozenThread& leader() { return threads.front(); }
   std::string describe() const;
 
-  // Everything that can be seen from outside. Threads that are healing from a controller that died are let finish
-  // first. Throws UNSUPPORTED_STATE and the like for what cannot be saved.
+  // Looking, in three parts. First what can be read by any thread of this program, as jobs of their own (they outlive
+  // nothing but this object), while the tracing thread reads registers. Then, when both are done, the rest: threads that
+  // are healing from a controller that died are let finish first; throws UNSUPPORTED_STATE and the like for what cannot
+  // be saved.
+  void add_jobs(std::vector<std::function<void()>>& jobs);
+  void read_registers();
   void look(const DumpOptions& options, StopWaiter& waiter);
 
   // Borrowing in steps, so that all processes of a tree are driven at once.
@@ -64,11 +68,13 @@ struct FrozenProcess {
   uint32_t exe_file_id = 0, cwd_file_id = 0, root_file_id = 0;
 
  private:
-  void look_at_thread(Tracee& thread, const DumpOptions& options);
+  void read_mappings(ProcDir& dir);
+  void read_threads(size_t first, size_t end);
   void let_heal(StopWaiter& waiter);
   ReportSignal report_signal() const;
   LookView view(FrozenThread& thread, const DumpOptions& options);
 
+  Fd memory_;  // /proc/PID/mem, until it is borrowed
   std::unique_ptr<Borrowed> borrowed_;
   SyscallBatch leader_batch_;
   SyscallBatch::Call brk_call_;

@@ -42,7 +42,7 @@ constexpr uint32_t kArch = AUDIT_ARCH_AARCH64;
 #endif
 
 // Classic BPF as seccomp allows it (net/core/filter.c, seccomp_check_filter): loads of struct seccomp_data, scratch
-// memory, arithmetic, jumps, return.
+// memory, arithmetic without remainders, jumps, return.
 class Machine {
  public:
   explicit Machine(const seccomp_data& data) : data_(data) {}
@@ -62,6 +62,8 @@ class Machine {
           memory_[f.k % BPF_MEMWORDS] = x_;
           break;
         case BPF_ALU:
+          // A division by a zero register ends the program with the value 0 (net/core/filter.c, bpf_convert_filter).
+          if (BPF_OP(f.code) == BPF_DIV && operand(f) == 0) return SECCOMP_RET_KILL_THREAD;
           a_ = alu(f);
           break;
         case BPF_JMP:
@@ -94,8 +96,10 @@ class Machine {
     }
   }
 
+  uint32_t operand(const sock_filter& f) const { return BPF_SRC(f.code) == BPF_X ? x_ : f.k; }
+
   uint32_t alu(const sock_filter& f) const {
-    const uint32_t v = BPF_SRC(f.code) == BPF_X ? x_ : f.k;
+    const uint32_t v = operand(f);
     switch (BPF_OP(f.code)) {
       case BPF_ADD:
         return a_ + v;
@@ -104,9 +108,7 @@ class Machine {
       case BPF_MUL:
         return a_ * v;
       case BPF_DIV:
-        return v == 0 ? 0 : a_ / v;
-      case BPF_MOD:
-        return v == 0 ? 0 : a_ % v;
+        return a_ / v;
       case BPF_OR:
         return a_ | v;
       case BPF_AND:
@@ -114,9 +116,9 @@ class Machine {
       case BPF_XOR:
         return a_ ^ v;
       case BPF_LSH:
-        return v < 32 ? a_ << v : 0;
+        return a_ << (v & 31);
       case BPF_RSH:
-        return v < 32 ? a_ >> v : 0;
+        return a_ >> (v & 31);
       default:  // BPF_NEG
         return 0u - a_;
     }
@@ -125,7 +127,7 @@ class Machine {
   // How many instructions are skipped.
   size_t jump(const sock_filter& f) const {
     if (BPF_OP(f.code) == BPF_JA) return f.k;
-    const uint32_t v = BPF_SRC(f.code) == BPF_X ? x_ : f.k;
+    const uint32_t v = operand(f);
     bool taken = false;
     switch (BPF_OP(f.code)) {
       case BPF_JEQ:

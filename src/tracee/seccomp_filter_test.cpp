@@ -253,6 +253,8 @@ TEST(SeccompEvaluator, AgreesOnAnAllowListForEveryNumber) {
     ASSERT_TRUE(kernel && kernel->size() == probes.size());
     for (size_t i = 0; i < probes.size(); ++i) {
       const uint32_t ours = evaluate_seccomp(program, probes[i].number, probes[i].args, 0);
+      // uretprobe and uprobe pass every filter (Linux 6.14): only a trampoline of the kernel can make them.
+      if (probes[i].number == 335 || probes[i].number == 336) continue;
       EXPECT_EQ((*kernel)[i] == Decision(-1234), ours == (SECCOMP_RET_ERRNO | 1234u)) << "call " << probes[i].number;
     }
   }

@@ -42,6 +42,7 @@ constexpr size_t kWorthCountingForks = 32;
 constexpr std::chrono::milliseconds kVforkSuspicion{20};
 // Everything else is frozen while such a child is waited for.
 constexpr std::chrono::milliseconds kVforkPatience{500};
+constexpr std::chrono::milliseconds kVforkPoll{1};
 
 class TreeSeizer {
  public:
@@ -167,7 +168,7 @@ class TreeSeizer {
     batch.swap(unstopped_);
     for (const auto& [pid, tid] : batch) {
       Tracee* t = find(pid, tid);
-      if (t == nullptr) continue;
+      if (t == nullptr || t->stopped()) continue;
       try {
         t->interrupt();
       } catch (const Error&) {
@@ -207,19 +208,35 @@ class TreeSeizer {
   }
 
   // Lets the children run on until the parent stops, then stops them again.
-  void wait_for_vfork(Tracee& parent, const std::vector<Tracee*>& children) {
+  void wait_for_vfork(Tracee& parent, std::vector<Tracee*> children) {
     const auto deadline = std::min(options_.deadline, Clock::now() + kVforkPatience);
-    for (Tracee* c : children) {
-      c->interrupt();
-      if (c->await_stop(waiter_, deadline)) c->resume();
+    while (!parent.await_stop(waiter_, Clock::now() + kVforkPoll)) {
+      if (Clock::now() > deadline)
+        throw Error(Reason::VFORK_PENDING, "it waits for its vfork child, which has neither called exec nor ended")
+            .object(parent.describe())
+            .remedy("try again when the child has started its program");
+      // Whether they were asked to stop before depends on when they were found: each stop that comes is ended.
+      std::erase_if(children, [&](Tracee* c) {
+        const auto stopped = await_child(*c, Clock::now());
+        if (stopped == true) c->resume();
+        return !stopped;
+      });
     }
-    if (!parent.await_stop(waiter_, deadline))
-      throw Error(Reason::VFORK_PENDING, "it waits for its vfork child, which has neither called exec nor ended")
-          .object(parent.describe())
-          .remedy("try again when the child has started its program");
     for (Tracee* c : children) {
       c->interrupt();
-      if (!c->await_stop(waiter_, options_.deadline)) throw_timeout(c->describe());
+      if (await_child(*c, options_.deadline) == false) throw_timeout(c->describe());
+    }
+  }
+
+  // Whether it stands still at the deadline; nothing if it has ended, then it is forgotten.
+  std::optional<bool> await_child(Tracee& child, Clock::time_point deadline) {
+    const pid_t pid = child.tgid(), tid = child.tid();
+    try {
+      return child.await_stop(waiter_, deadline);
+    } catch (const Error& e) {
+      if (e.reason() != Reason::TASK_VANISHED) throw;
+      drop(pid, tid);
+      return std::nullopt;
     }
   }
 

@@ -60,7 +60,12 @@ class Victim {
     pid_ = fork();
     if (pid_ == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
-      body(*board_);
+      try {
+        body(*board_);
+      } catch (const std::exception& e) {
+        fprintf(stderr, "the victim fails: %s\n", e.what());
+        _exit(1);
+      }
       _exit(0);
     }
     if (!wait_until([&] { return board_->ready != 0; })) ADD_FAILURE() << "the victim does not start";

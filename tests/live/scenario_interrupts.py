@@ -65,7 +65,7 @@ def case_restore(session):
             session.dump(subject.pid, images)
             session.wait_gone(subject.pid)
         session.reap()
-        left = harness.children_of(os.getpid())
+        left = [(pid, harness.read(f"/proc/{pid}/stat"), harness.read(f"/proc/{pid}/status")) for pid in harness.children_of(os.getpid())]
         harness.require(not left, f"an interrupted restore left {left} ({text.strip()})")
     print(f"ends seen: {sorted(ends, key=str)}")
     session.restore(images, "-d")

@@ -1,0 +1,39 @@
+#include "base/workers.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace stasis {
+namespace {
+
+TEST(Workers, EveryJobRunsOnceInEveryRound) {
+  Workers workers(3);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::atomic<int>> ran(57);
+    std::vector<std::function<void()>> jobs;
+    for (auto& r : ran) jobs.emplace_back([&r] { ++r; });
+    workers.start(std::move(jobs));
+    workers.finish();
+    for (auto& r : ran) ASSERT_EQ(r, 1);
+  }
+}
+
+TEST(Workers, TheFirstFailureIsThrownAndTheRestIsDone) {
+  Workers workers(2);
+  std::atomic<int> ran = 0;
+  std::vector<std::function<void()>> jobs;
+  for (int i = 0; i < 20; ++i)
+    jobs.emplace_back([&ran, i] {
+      ++ran;
+      if (i == 7) throw Error(Reason::SYSTEM, "seven");
+    });
+  workers.start(std::move(jobs));
+  EXPECT_THROW(workers.finish(), Error);
+  EXPECT_EQ(ran, 20);
+  workers.start({});
+  EXPECT_NO_THROW(workers.finish());
+}
+
+}  // namespace
+}  // namespace stasis
