@@ -8,7 +8,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <cstdio>
 #include <functional>
 #include <map>
 #include <memory>
@@ -88,8 +90,24 @@ class Checkpoint {
   void freeze() {
     const auto begin = Clock::now();
     seized_ = seize_tree(options_.pid, waiter_, {.deadline = begin + std::chrono::seconds(options_.timeout_s)},
-                         [&] { frozen_since_ = Clock::now(); });
+                         [&](std::span<const pid_t> pids) {
+                           if (runs_on()) snapshot_.expect(private_bytes(pids));
+                           frozen_since_ = Clock::now();
+                         });
     statistics_.freezing_time_us = microseconds(Clock::now() - begin);
+  }
+
+  // What the tasks have of their own, as far as it can be told while they run.
+  static uint64_t private_bytes(std::span<const pid_t> pids) {
+    uint64_t pages = 0;
+    for (pid_t pid : pids) {
+      const auto text = ProcDir(pid).try_read("statm");
+      // size, resident, shared ...
+      unsigned long size = 0, resident = 0, shared = 0;
+      if (text && std::sscanf(std::string(*text).c_str(), "%lu %lu %lu", &size, &resident, &shared) == 3)
+        pages += resident - std::min(resident, shared);
+    }
+    return pages * 4096;
   }
 
   void look() {
@@ -104,10 +122,10 @@ class Checkpoint {
     check_root_lives();
     workers_.start(std::move(jobs));
     for (auto& p : processes_) p->read_registers();
-    for (auto& p : processes_) p->ids = ids_.of(p->pid(), p->proc);
     workers_.finish();
     check_session();
     for (auto& p : processes_) {
+      p->ids = ids_.of(p->pid(), p->namespaces);
       check_namespaces(*p);
       p->look(options_, waiter_);
       shared_.collect(p->proc, p->vmas);
@@ -213,8 +231,7 @@ class Checkpoint {
     for (auto& p : processes_)
       if (p->leader().stat.sid == p->pid()) files_.tree_sessions.push_back(p->pid());
     for (auto& p : processes_) {
-      const Fd pidfd(static_cast<int>(fail_if(pidfd_open(p->pid()), "cannot open a pidfd")));
-      files_.add_process(p->ids.files, p->pid(), pidfd.get(), p->leader().stat.comm, p->descriptors);
+      files_.add_process(p->ids.files, p->pid(), p->pidfd.get(), p->leader().stat.comm, p->descriptors);
       p->exe_file_id = path_file(*p, "exe", O_RDONLY, "the executable");
       p->cwd_file_id = path_file(*p, "cwd", O_RDONLY | O_DIRECTORY, "the working directory");
       p->root_file_id = path_file(*p, "root", O_RDONLY | O_DIRECTORY, "the root directory");
@@ -253,7 +270,6 @@ class Checkpoint {
     const auto begin = Clock::now();
     for (auto& p : processes_) {
       const Fd pagemap = p->proc.open("pagemap", O_RDONLY);
-      const Fd memory = p->proc.open("mem", O_RDONLY);
       const PageScan scan = scan_pages(pagemap.get(), p->vmas);
       p->guards = scan.guards;
       std::vector<uint64_t> stack_pointers;
@@ -262,7 +278,7 @@ class Checkpoint {
       writers_.push_back(
           std::make_unique<PagemapWriter>(store_, ImageKind::PAGEMAP, static_cast<uint64_t>(p->pid())));
       snapshot_.take({.pid = p->pid(),
-                      .memory_fd = memory.get(),
+                      .memory_fd = p->memory_fd(),
                       .pagemap_fd = pagemap.get(),
                       .name = p->describe(),
                       .vmas = p->vmas,

@@ -23,6 +23,7 @@ constexpr size_t kThreadSlotBytes = 4096;
 constexpr size_t kLeaderSlotBytes = 24576;
 constexpr size_t kDescriptorBytes = 96;  // one table entry, rounded up
 constexpr size_t kThreadsPerJob = 32;
+constexpr size_t kMostAuxvBytes = 1024;
 
 // What every borrowed thread calls, whatever it is asked.
 constexpr long kBorrowedCalls[] = {SYS_mmap,   SYS_munmap,       SYS_tgkill,     SYS_rt_sigprocmask,
@@ -46,24 +47,29 @@ void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs) {
         .remedy("this version saves processes whose main thread is alive");
   threads.reserve(seized->threads.size());
   for (Tracee& t : seized->threads) threads.emplace_back(t);
+  // The first thread to use `proc`; the tracing thread uses it when the job is done.
   jobs.emplace_back([this] {
-    ProcDir dir(pid());
-    read_mappings(dir);
-    auxv = parse_auxv(dir.read_bytes("auxv"));
-    for (int number : dir.fds()) descriptors.push_back({number, false});
+    pidfd.reset(static_cast<int>(fail_if(pidfd_open(pid()), "cannot open a pidfd")));
+    read_mappings();
+    read_threads(proc, 0, std::min(kThreadsPerJob, threads.size()));
+    for (int number : proc.fds()) descriptors.push_back({number, false});
+    namespaces = read_namespaces(proc, pidfd.get());
+    proc.prefetch(task_object_files());
   });
-  for (size_t first = 0; first < threads.size(); first += kThreadsPerJob)
-    jobs.emplace_back([this, first] { read_threads(first, std::min(first + kThreadsPerJob, threads.size())); });
+  for (size_t first = kThreadsPerJob; first < threads.size(); first += kThreadsPerJob)
+    jobs.emplace_back([this, first] {
+      ProcDir dir(pid());
+      read_threads(dir, first, std::min(first + kThreadsPerJob, threads.size()));
+    });
 }
 
-void FrozenProcess::read_mappings(ProcDir& dir) {
+void FrozenProcess::read_mappings() {
   mappings.clear();
-  parse_smaps(dir.read("smaps"), mappings);
+  parse_smaps(proc.read("smaps"), mappings);
   vmas = classify(mappings);
 }
 
-void FrozenProcess::read_threads(size_t first, size_t end) {
-  ProcDir dir(pid());
+void FrozenProcess::read_threads(ProcDir& dir, size_t first, size_t end) {
   for (size_t i = first; i < end; ++i) {
     FrozenThread& t = threads[i];
     const std::string base = i == 0 ? std::string() : fmt::format("task/{}/", t.tracee->tid());
@@ -116,7 +122,7 @@ void FrozenProcess::let_heal(StopWaiter& waiter) {
       t.save_own_state();
     }
     if (!healing) return;
-    read_mappings(proc);
+    read_mappings();
     if (tries == 50)
       throw Error(Reason::TRACEE_LOST, "a thread stays in the code of an earlier dump that was killed")
           .object(fmt::format("pid {}", pid()));
@@ -159,6 +165,8 @@ void FrozenProcess::start_leader_batch(const DumpOptions& options) {
   states.ask(v, leader_batch_);
   leader().states.ask(v, leader_batch_);
   brk_call_ = leader_batch_.call(SYS_brk, {0});
+  auxv_data_ = leader_batch_.space(kMostAuxvBytes);
+  auxv_call_ = leader_batch_.call(SYS_prctl, {uapi::pr_get_auxv, auxv_data_, kMostAuxvBytes, 0, 0});
   descriptor_calls_.reserve(descriptors.size());
   for (const DescriptorNumber& d : descriptors)
     descriptor_calls_.push_back(leader_batch_.must(SYS_fcntl, {d.number, F_GETFD}));
@@ -170,6 +178,11 @@ void FrozenProcess::finish_leader_batch(StopWaiter& waiter) {
   states.answer(leader_batch_, describe());
   leader().states.answer(leader_batch_, describe());
   brk = static_cast<uint64_t>(leader_batch_.result(brk_call_));
+  const int64_t auxv_bytes = leader_batch_.result(auxv_call_);
+  // EINVAL before Linux 6.4.
+  auxv = parse_auxv(auxv_bytes > 0 && static_cast<uint64_t>(auxv_bytes) <= kMostAuxvBytes
+                        ? leader_batch_.bytes(auxv_data_).first(static_cast<size_t>(auxv_bytes))
+                        : proc.read_bytes("auxv"));
   for (size_t i = 0; i < descriptors.size(); ++i)
     descriptors[i].cloexec = (leader_batch_.result(descriptor_calls_[i]) & FD_CLOEXEC) != 0;
 }

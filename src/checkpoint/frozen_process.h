@@ -51,6 +51,8 @@ struct FrozenProcess {
   void finish_give_back(StopWaiter& waiter);
   // It is about to be killed: nothing is put back.
   void abandon() { borrowed_->abandon(); }
+  // /proc/PID/mem, while it is borrowed.
+  int memory_fd() const { return borrowed_->memory().get(); }
 
   SeizedProcess* seized;
   ProcDir proc;
@@ -63,13 +65,15 @@ struct FrozenProcess {
   std::vector<AuxEntry> auxv;
   uint64_t brk = 0;
   std::vector<DescriptorNumber> descriptors;
+  Fd pidfd;
+  NamespaceInodes namespaces{};
   KernelIds ids;
   std::vector<AddressRange> guards;
   uint32_t exe_file_id = 0, cwd_file_id = 0, root_file_id = 0;
 
  private:
-  void read_mappings(ProcDir& dir);
-  void read_threads(size_t first, size_t end);
+  void read_mappings();
+  void read_threads(ProcDir& dir, size_t first, size_t end);
   void let_heal(StopWaiter& waiter);
   ReportSignal report_signal() const;
   LookView view(FrozenThread& thread, const DumpOptions& options);
@@ -77,7 +81,8 @@ struct FrozenProcess {
   Fd memory_;  // /proc/PID/mem, until it is borrowed
   std::unique_ptr<Borrowed> borrowed_;
   SyscallBatch leader_batch_;
-  SyscallBatch::Call brk_call_;
+  SyscallBatch::Call brk_call_, auxv_call_;
+  BatchData auxv_data_;
   std::vector<SyscallBatch::Call> descriptor_calls_;
   unsigned slots_ = 1;
 };

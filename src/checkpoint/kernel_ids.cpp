@@ -1,6 +1,7 @@
 #include "checkpoint/kernel_ids.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,6 +18,11 @@ namespace {
 constexpr std::array<const char*, kNamespaces> kNames = {"pid", "net", "ipc", "uts", "time", "mnt", "user", "cgroup"};
 constexpr std::array<const char*, kNamespaces> kPaths = {"ns/pid",  "ns/net", "ns/ipc",  "ns/uts",
                                                          "ns/time", "ns/mnt", "ns/user", "ns/cgroup"};
+
+constexpr std::array<unsigned long, kNamespaces> kPidfdRequests = {
+    uapi::pidfd_get_pid_namespace,  uapi::pidfd_get_net_namespace, uapi::pidfd_get_ipc_namespace,
+    uapi::pidfd_get_uts_namespace,  uapi::pidfd_get_time_namespace, uapi::pidfd_get_mnt_namespace,
+    uapi::pidfd_get_user_namespace, uapi::pidfd_get_cgroup_namespace};
 
 }  // namespace
 
@@ -40,8 +46,8 @@ void encode(const KernelIds& ids, pb::task_kobj_ids_entry& out) {
 KernelIdTable::KernelIdTable()
     : sharing_{Sharing{uapi::kcmp_vm, {}}, Sharing{uapi::kcmp_files, {}}, Sharing{uapi::kcmp_fs, {}},
                Sharing{uapi::kcmp_sighand, {}}} {
-  ProcDir self(getpid());
-  own_ = of(getpid(), self);
+  const Fd pidfd(pidfd_open(getpid()));
+  own_ = of(getpid(), read_namespaces(ProcDir(getpid()), pidfd.get()));
 }
 
 uint32_t KernelIdTable::Sharing::number(pid_t pid) {
@@ -61,21 +67,32 @@ uint32_t KernelIdTable::namespace_number(size_t which, uint64_t inode) {
   return at->second;
 }
 
-KernelIds KernelIdTable::of(pid_t pid, ProcDir& proc) {
+KernelIds KernelIdTable::of(pid_t pid, const NamespaceInodes& namespaces) {
   KernelIds ids;
   ids.vm = sharing_[0].number(pid);
   ids.files = sharing_[1].number(pid);
   ids.fs = sharing_[2].number(pid);
   ids.sighand = sharing_[3].number(pid);
+  for (size_t i = 0; i < kNamespaces; ++i)
+    if (namespaces[i] != 0) ids.ns[i] = namespace_number(i, namespaces[i]);
+  return ids;
+}
+
+NamespaceInodes read_namespaces(const ProcDir& proc, int pidfd) {
+  NamespaceInodes out{};
   for (size_t i = 0; i < kNamespaces; ++i) {
     struct stat st;
-    if (fstatat(proc.fd(), kPaths[i], &st, 0) != 0) {
-      if (errno == ENOENT) continue;  // a kernel without this kind
-      throw_errno(fmt::format("cannot look at the {} namespace of pid {}", kNames[i], pid));
+    // Linux 6.11 gives a descriptor from the pidfd: a third of the cost of looking up /proc/PID/ns for the first time.
+    const Fd ns(ioctl(pidfd, kPidfdRequests[i], 0));
+    if (ns ? fstat(ns.get(), &st) == 0 : fstatat(proc.fd(), kPaths[i], &st, 0) == 0) {
+      out[i] = st.st_ino;
+    } else if (errno != ENOENT) {
+      throw Error(Reason::SYSTEM, fmt::format("cannot look at the {} namespace", kNames[i]))
+          .object(proc.describe())
+          .error_number(errno);
     }
-    ids.ns[i] = namespace_number(i, st.st_ino);
   }
-  return ids;
+  return out;
 }
 
 }  // namespace stasis

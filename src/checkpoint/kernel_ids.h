@@ -28,12 +28,16 @@ struct KernelIds {
 };
 void encode(const KernelIds& ids, pb::task_kobj_ids_entry& out);
 
+// Inode numbers of the namespaces of a task, 0 where the kernel lacks the kind; by order of Namespace.
+using NamespaceInodes = std::array<uint64_t, kNamespaces>;
+NamespaceInodes read_namespaces(const ProcDir& proc, int pidfd);
+
 class KernelIdTable {
  public:
   KernelIdTable();
 
-  // Numbers for a stopped process. `shared_with` gets the pid of another process that shares the object, per kind.
-  KernelIds of(pid_t pid, ProcDir& proc);
+  // Numbers for a stopped process.
+  KernelIds of(pid_t pid, const NamespaceInodes& namespaces);
   const KernelIds& own() const { return own_; }
 
  private:

@@ -81,6 +81,7 @@ void ImageWriter::write_raw(std::string_view bytes) {
 void ImageWriter::close() {
   if (closed_) return;
   if (bytes_.empty()) {
+    store_.begin_writing();
     store_.medium_->remove(file_name_);
   } else {
     store_.finish_file(file_name_, bytes_);
@@ -98,8 +99,11 @@ ImageReader::ImageReader(std::string content, ImageKind kind, std::string shown_
 // ImageStore, writing -------------------------------------------------------------------------------------
 
 ImageStore::ImageStore(std::unique_ptr<ImageMedium> medium, Purpose purpose)
-    : medium_(std::move(medium)), purpose_(purpose) {
-  if (purpose == Purpose::READ) return;
+    : medium_(std::move(medium)), purpose_(purpose) {}
+
+void ImageStore::begin_writing() {
+  if (writing_) return;
+  writing_ = true;
   medium_->remove(inventory_name());
   medium_->remove(std::string(manifest_file_name));
 }
@@ -139,12 +143,14 @@ Fd ImageStore::create_raw(ImageKind kind, uint64_t id) {
   expect_framing(kind, true);
   expect_dump_kind(kind);
   std::string name = image_file_name(kind, id);
+  begin_writing();
   Fd fd = medium_->create_file(name);
   written_[name] = ManifestEntry{};
   return fd;
 }
 
 void ImageStore::finish_file(const std::string& name, std::string_view bytes) {
+  begin_writing();
   // Noted first: a file that was written in part is removed with the others.
   written_[name] = ManifestEntry{bytes.size(), image_checksum(bytes)};
   medium_->write_file(name, bytes);
@@ -177,6 +183,7 @@ void ImageStore::commit(const pb::inventory_entry& inventory, Durability durabil
   append_image_header(bytes, ImageKind::INVENTORY);
   append_record(bytes, inventory);
 
+  begin_writing();
   for (auto& [name, file] : writers_) file->close();
   remove_stale_files();
   measure_raw_files();
@@ -191,7 +198,7 @@ void ImageStore::commit(const pb::inventory_entry& inventory, Durability durabil
 }
 
 void ImageStore::abort() noexcept {
-  if (committed_ || purpose_ == Purpose::READ) return;
+  if (committed_ || !writing_) return;
   auto remove = [this](const std::string& name) {
     try {
       medium_->remove(name);
@@ -218,11 +225,18 @@ std::string ImageStore::shown_name(ImageKind kind, uint64_t id) const {
 std::optional<ImageReader> ImageStore::reader(ImageKind kind, uint64_t id) const {
   expect_framing(kind, false);
   std::string name = image_file_name(kind, id);
-  std::optional<std::string> content = medium_->read_file(name);
+  std::optional<std::string> content = read_checked(name);
   if (!content) return std::nullopt;
-  std::string shown = medium_->shown_name(name);
-  compare_checksum(expected_, name, *content, shown);
-  return ImageReader(std::move(*content), kind, std::move(shown), magic_rule_);
+  return ImageReader(std::move(*content), kind, medium_->shown_name(name), magic_rule_);
+}
+
+std::optional<std::string> ImageStore::read_checked(const std::string& name) const {
+  std::optional<std::string> content = medium_->read_file(name);
+  if (content && !expected_.empty()) {
+    compare_checksum(expected_, name, *content, medium_->shown_name(name));
+    compared_.insert(name);
+  }
+  return content;
 }
 
 ImageReader ImageStore::require(ImageKind kind, uint64_t id) const {
@@ -296,9 +310,13 @@ bool verify_manifest(ImageStore& store) {
   }
   store.expected_ = std::move(manifest);
   // It had to be read first: it tells the version.
-  if (std::optional<std::string> inventory = store.medium_->read_file(inventory_name()))
-    compare_checksum(store.expected_, inventory_name(), *inventory, store.medium_->shown_name(inventory_name()));
+  store.read_checked(inventory_name());
   return true;
+}
+
+void verify_unread_images(const ImageStore& store) {
+  for (const auto& [name, entry] : store.expected_)
+    if (entry.checksum && !store.compared_.contains(name)) store.read_checked(name);
 }
 
 void write_work_file(int directory_fd, const std::string& shown_path, ImageKind kind, const MessageLite& message) {

@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "base/fd.h"
@@ -86,8 +87,8 @@ enum class Durability { PAGE_CACHE, DISK };
 class ImageStore {
  public:
   // `directory` is open for reading (not O_PATH). A store to write: `shown_path` names the directory in errors. An
-  // inventory and a manifest of an earlier dump are removed at once: from here to commit() the directory holds no
-  // complete dump.
+  // inventory and a manifest of an earlier dump are removed before the first file is made: from there to commit() the
+  // directory holds no complete dump. A store that makes no file changes nothing.
   static ImageStore create(Fd directory, std::string shown_path);
   // A store to read.
   static ImageStore open(Fd directory, std::string shown_path);
@@ -141,11 +142,14 @@ class ImageStore {
   friend class ImageWriter;
   friend pb::inventory_entry read_inventory(ImageStore& store);
   friend bool verify_manifest(ImageStore& store);
+  friend void verify_unread_images(const ImageStore& store);
 
   enum class Purpose { READ, WRITE };
 
   ImageStore(std::unique_ptr<ImageMedium> medium, Purpose purpose);
+  void begin_writing();
   void finish_file(const std::string& name, std::string_view bytes);
+  std::optional<std::string> read_checked(const std::string& name) const;
   void remove_stale_files();
   void measure_raw_files();
 
@@ -153,8 +157,10 @@ class ImageStore {
   std::unordered_map<std::string, std::unique_ptr<ImageWriter>> writers_;
   Manifest written_;   // what this store made, and the manifest of the dump to be
   Manifest expected_;  // from the manifest of the dump that is read; empty: nothing is known
+  mutable std::unordered_set<std::string> compared_;  // files whose checksum was found right
   uint32_t next_pages_id_ = 1;
   Purpose purpose_;
+  bool writing_ = false;
   bool committed_ = false;
   MagicRule magic_rule_ = MagicRule::TODAY;
 };
@@ -166,6 +172,9 @@ pb::inventory_entry read_inventory(ImageStore& store);
 // Compares the directory with its manifest: every file is there with its size, and checksums are remembered
 // and compared as files are read. False when there is no manifest (images of other tools have none).
 bool verify_manifest(ImageStore& store);
+
+// Compares the checksums of the files that nobody has read: damage to a dump is told even where it does no harm today.
+void verify_unread_images(const ImageStore& store);
 
 // Writes a file of the work directory (stats-dump ...): this one record.
 void write_work_file(int directory_fd, const std::string& shown_path, ImageKind kind,

@@ -140,11 +140,15 @@ TEST_F(Store, MemoryBehavesLikeADirectory) {
   EXPECT_EQ(::read(store.open_raw(ImageKind::PAGES, 1)->fd.get(), bytes, sizeof bytes), 5);
 }
 
-TEST_F(Store, StaleInventoryIsGoneFromTheStart) {
+TEST_F(Store, StaleInventoryIsGoneBeforeTheFirstFileIsThere) {
   put("inventory.img", "old");
   put("stasis-manifest", "old");
+  { ImageStore refused = create(); }
+  EXPECT_EQ(get("inventory.img"), "old");
+  EXPECT_EQ(get("stasis-manifest"), "old");
   ImageStore store = create();
-  EXPECT_TRUE(names().empty());
+  store.create_raw(ImageKind::PAGES, 1);
+  EXPECT_EQ(names(), std::set<std::string>{"pages-1.img"});
 }
 
 TEST_F(Store, StaleFilesOfTheSetGoAtCommit) {
@@ -307,6 +311,30 @@ TEST_F(Store, EveryFlippedBitOfARecordFileIsFoundByTheManifest) {
     EXPECT_TRUE(verify_manifest(store));
     EXPECT_EQ(error_of([&] { store.reader(ImageKind::PSTREE); }).reason(), Reason::IMAGE_CORRUPT);
   }
+}
+
+TEST_F(Store, AFlippedBitOfAFileThatNobodyReadsIsFound) {
+  {
+    ImageStore store = create();
+    write_sample(store);
+    store.commit(inventory());
+  }
+  for (const std::string name : {"inventory.img", "fs-1.img"}) {
+    const std::string whole = get(name);
+    std::string bad = whole;
+    bad.back() = static_cast<char>(bad.back() ^ 1);
+    put(name, bad);
+    ImageStore store = open();
+    EXPECT_EQ(error_of([&] {
+                verify_manifest(store);
+                verify_unread_images(store);
+              }).reason(),
+              Reason::IMAGE_CORRUPT);
+    put(name, whole);
+  }
+  ImageStore store = open();
+  EXPECT_TRUE(verify_manifest(store));
+  verify_unread_images(store);
 }
 
 TEST_F(Store, AMissingFileIsFoundByTheManifestAndAMissingManifestIsNoError) {

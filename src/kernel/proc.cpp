@@ -81,13 +81,36 @@ void ProcDir::fail(const char* name, const char* what_failed, int error_number) 
       .object(describe());
 }
 
+void ProcDir::prefetch(std::span<const char* const> names) {
+  for (const char* name : names) {
+    const ssize_t got = slurp(name);
+    prefetched_.push_back({name, got, got > 0 ? std::string(buffer_.get(), static_cast<size_t>(got)) : std::string()});
+  }
+}
+
+std::optional<ssize_t> ProcDir::take_prefetched(const char* name) {
+  for (auto it = prefetched_.begin(); it != prefetched_.end(); ++it) {
+    if (std::strcmp(it->name, name) != 0) continue;
+    const ssize_t result = it->result;
+    need_capacity(it->text.size());
+    std::memcpy(buffer_.get(), it->text.data(), it->text.size());
+    prefetched_.erase(it);
+    return result;
+  }
+  return std::nullopt;
+}
+
+void ProcDir::need_capacity(size_t bytes) {
+  if (capacity_ >= std::max(bytes, first_capacity)) return;
+  capacity_ = std::max(bytes, first_capacity);
+  buffer_ = std::make_unique_for_overwrite<char[]>(capacity_);
+}
+
 ssize_t ProcDir::slurp(const char* name) {
+  if (const auto ready = take_prefetched(name)) return *ready;
   const Fd file(::openat(dir_.get(), name, O_RDONLY | O_CLOEXEC));
   if (!file) return -errno;
-  if (capacity_ == 0) {
-    buffer_ = std::make_unique_for_overwrite<char[]>(first_capacity);
-    capacity_ = first_capacity;
-  }
+  need_capacity(0);
   size_t used = 0;
   for (;;) {
     if (capacity_ - used < capacity_ / 4) {

@@ -40,6 +40,9 @@ class ProcDir {
   std::string_view read(const char* name);
   // Nothing when the file does not exist although the task does (a closed fd, a kernel without the feature).
   std::optional<std::string_view> try_read(const char* name);
+  // Reads files now, so that the next read() or try_read() of each finds it in memory: once, and possibly in another
+  // thread than this call. A file that cannot be read fails when it is asked for.
+  void prefetch(std::span<const char* const> names);
   // Bytes of a binary file ("auxv").
   std::span<const std::byte> read_bytes(const char* name);
   // Nothing when there is no such link ("exe" of a kernel thread, a closed fd).
@@ -65,12 +68,21 @@ class ProcDir {
   bool task_exists() const noexcept;
   // Bytes read, or negative errno.
   ssize_t slurp(const char* name);
+  // A prefetched file, into the buffer; nothing if it is none.
+  std::optional<ssize_t> take_prefetched(const char* name);
+  void need_capacity(size_t bytes);
 
   Fd dir_;
   pid_t pid_ = 0;
   pid_t tid_ = 0;  // 0: the process directory
   std::unique_ptr<char[]> buffer_;
   size_t capacity_ = 0;
+  struct Prefetched {
+    const char* name;
+    ssize_t result;  // as of slurp()
+    std::string text;
+  };
+  std::vector<Prefetched> prefetched_;
 };
 
 // Every pid in /proc, ascending.

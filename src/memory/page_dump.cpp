@@ -242,8 +242,11 @@ PageSnapshot::PageSnapshot(uint64_t memory_budget_bytes, unsigned threads)
   const uint64_t misaligned = reinterpret_cast<uint64_t>(map) % huge_page_bytes;
   arena_ = mapped_ + (misaligned == 0 ? 0 : huge_page_bytes - misaligned);
   ::madvise(arena_, budget_bytes_, MADV_HUGEPAGE);
-  // Small tasks fit into one huge page: have it before the tasks are stopped.
-  ::madvise(arena_, std::min(budget_bytes_, huge_page_bytes), MADV_POPULATE_WRITE);
+}
+
+void PageSnapshot::expect(uint64_t bytes) {
+  const uint64_t huge_pages = (bytes + huge_page_bytes - 1) / huge_page_bytes * huge_page_bytes;
+  if (arena_ != nullptr) ::madvise(arena_, std::min(budget_bytes_, huge_pages), MADV_POPULATE_WRITE);
 }
 
 PageSnapshot::~PageSnapshot() {

@@ -57,6 +57,8 @@ class PageSnapshot {
   PageSnapshot& operator=(const PageSnapshot&) = delete;
   ~PageSnapshot();
 
+  // Touches memory for as many bytes now, while the tasks still run: fresh memory is slow.
+  void expect(uint64_t bytes);
   // Fills the page map of one task. `writer` is new, outlives finish() and is closed by the caller after it.
   void take(const TaskPages& task, PagemapWriter& writer);
   // The touched pages of a shared memory object; `object_fd` is open for reading.

@@ -81,4 +81,13 @@ void ObjectStates::arm(const SettleView& view, SyscallBatch& batch) const {
   });
 }
 
+const std::vector<const char*>& task_object_files() {
+  static const std::vector<const char*> files = [] {
+    std::vector<const char*> out;
+    for (const TaskObject& row : task_objects()) out.insert(out.end(), row.proc_files.begin(), row.proc_files.end());
+    return out;
+  }();
+  return files;
+}
+
 }  // namespace stasis

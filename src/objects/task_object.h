@@ -9,6 +9,7 @@
 //     struct State { uint64_t base = 0, size = 0; uint32_t flags = 0; };   // plain data, what an image holds
 //     struct Ask { BatchData old; };                                       // handles from ask() to answer()
 //
+//     static constexpr const char* proc_files[] = {"timers"};      // files that look() reads of view.proc, read early
 //     static void look(const LookView&, State&);                   // dump: read from outside; may refuse by throwing
 //     static void ask(const LookView&, SyscallBatch&, Ask&, State&);     // dump: calls that only the task can make
 //     static void answer(const SyscallBatch&, const Ask&, State&); // dump: take their results
@@ -32,6 +33,7 @@
 #pragma once
 
 #include <any>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -70,6 +72,7 @@ struct SettleView {
 struct TaskObject {
   std::string_view name;
   Scope scope;
+  std::span<const char* const> proc_files;
   void (*make)(std::any&);
   void (*look)(const LookView&, std::any&);
   void (*ask)(const LookView&, SyscallBatch&, std::any&);
@@ -83,6 +86,9 @@ struct TaskObject {
 
 // All task objects, in the order of settling.
 const std::vector<TaskObject>& task_objects();
+
+// Files of /proc/PID that the objects of processes will read.
+const std::vector<const char*>& task_object_files();
 
 // The states of one thread (or of one process, for Scope::process), by row of the registry.
 class ObjectStates {
@@ -148,6 +154,7 @@ TaskObject task_object() {
   row.name = K::name;
   row.scope = K::scope;
   row.make = [](std::any& a) { a.emplace<detail::Held<K>>(); };
+  if constexpr (requires { K::proc_files; }) row.proc_files = K::proc_files;
   if constexpr (requires { &K::look; })
     row.look = [](const LookView& v, std::any& a) { K::look(v, held<K>(a).state); };
   if constexpr (requires { &K::ask; })

@@ -58,6 +58,7 @@ int restore(const RestoreOptions& options) {
       if (!p->zombie) tables.push_back(p->ids.files_id());
     RestoredFiles files(store, options, tables);
     files.plan();
+    verify_unread_images(store);
     StopWaiter waiter;
     PuppetTree tree(plan, store, files, waiter);
     root = plan.root().pid;

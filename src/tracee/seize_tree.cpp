@@ -49,7 +49,7 @@ class TreeSeizer {
   TreeSeizer(pid_t root, StopWaiter& waiter, const SeizeOptions& options)
       : root_(root), waiter_(waiter), options_(options) {}
 
-  std::vector<SeizedProcess> run(const std::function<void()>& first_stop) {
+  std::vector<SeizedProcess> run(const std::function<void(std::span<const pid_t>)>& before_stop) {
     check_root();
     // Seize while everything still runs: this costs the tasks nothing.
     uint64_t forks = 0;
@@ -61,7 +61,7 @@ class TreeSeizer {
       forks = forks_since_boot();
       scan();
     }
-    if (first_stop) first_stop();
+    if (before_stop) before_stop(order_);
     for (;;) {
       stop_new();
       if (forks != 0 && forks_since_boot() == forks) break;
@@ -273,8 +273,8 @@ class TreeSeizer {
 }  // namespace
 
 std::vector<SeizedProcess> seize_tree(pid_t root, StopWaiter& waiter, const SeizeOptions& options,
-                                      const std::function<void()>& first_stop) {
-  return TreeSeizer(root, waiter, options).run(first_stop);
+                                      const std::function<void(std::span<const pid_t>)>& before_stop) {
+  return TreeSeizer(root, waiter, options).run(before_stop);
 }
 
 }  // namespace stasis

@@ -11,6 +11,7 @@ namespace stasis {
 struct LoginUid {
   static constexpr std::string_view name = "audit login uid";
   static constexpr Scope scope = Scope::process;
+  static constexpr const char* proc_files[] = {"loginuid"};
   struct State {
     std::optional<uint32_t> uid;  // all ones: not set; nothing: the kernel has no audit
   };

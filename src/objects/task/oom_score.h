@@ -10,6 +10,7 @@ namespace stasis {
 struct OomScore {
   static constexpr std::string_view name = "out-of-memory score";
   static constexpr Scope scope = Scope::process;
+  static constexpr const char* proc_files[] = {"oom_score_adj"};
   struct State {
     std::optional<int> adjustment;
   };

@@ -9,8 +9,12 @@ namespace stasis {
 // personality(2) takes this for a question.
 static constexpr uint32_t kAskOnly = 0xffffffff;
 
-void Personality::look(const LookView& view, State& state) {
-  state.value = parse_personality(view.proc.read("personality"));
+void Personality::ask(const LookView&, SyscallBatch& batch, Ask& ask, State&) {
+  ask.value = batch.must(SYS_personality, {kAskOnly});
+}
+
+void Personality::answer(const SyscallBatch& batch, const Ask& ask, State& state) {
+  state.value = static_cast<uint32_t>(batch.result(ask.value));
 }
 
 void Personality::encode(const State& state, pb::core_entry& core) {

@@ -13,7 +13,11 @@ struct Personality {
   struct State {
     uint32_t value = 0;
   };
-  static void look(const LookView& view, State& state);
+  struct Ask {
+    SyscallBatch::Call value;
+  };
+  static void ask(const LookView& view, SyscallBatch& batch, Ask& ask, State& state);
+  static void answer(const SyscallBatch& batch, const Ask& ask, State& state);
   static void encode(const State& state, pb::core_entry& core);
   static void decode(const pb::core_entry& core, State& state);
   static void settle(const State& state, const SettleView& view, SyscallBatch& batch);

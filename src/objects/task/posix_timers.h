@@ -11,6 +11,7 @@ namespace stasis {
 struct PosixTimers {
   static constexpr std::string_view name = "POSIX timers";
   static constexpr Scope scope = Scope::process;
+  static constexpr const char* proc_files[] = {"timers"};
   struct Times {  // struct itimerspec of a 64-bit machine
     uint64_t interval_s = 0, interval_ns = 0, value_s = 0, value_ns = 0;
   };

@@ -4,6 +4,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <optional>
+
 #include "base/error.h"
 #include "kernel/process.h"
 
@@ -15,22 +17,23 @@ Error refused(std::string what, std::string remedy) {
   return Error(Reason::UNSUPPORTED_STATE, std::move(what)).remedy(std::move(remedy));
 }
 
-// The label under which a task is confined; empty without a security module.
-std::string confinement(ProcDir& proc) {
+// The label under which a task is confined; nothing without a security module.
+std::optional<std::string> confinement(ProcDir& proc) {
   try {
     const auto text = proc.try_read("attr/current");
-    std::string label(text.value_or(""));
+    if (!text) return std::nullopt;
+    std::string label(*text);
     while (!label.empty() && (label.back() == '\n' || label.back() == '\0')) label.pop_back();
     return label;
   } catch (const Error& e) {
     // EINVAL: no security module answers.
     if (e.reason() == Reason::TASK_VANISHED) throw;
-    return {};
+    return std::nullopt;
   }
 }
 
-const std::string& own_confinement() {
-  static const std::string label = [] {
+const std::optional<std::string>& own_confinement() {
+  static const std::optional<std::string> label = [] {
     ProcDir self(getpid());
     return confinement(self);
   }();
@@ -62,9 +65,11 @@ void RefusedThreadState::decode(const pb::core_entry& core, State&) {
 }
 
 void RefusedProcessState::look(const LookView& view, State&) {
-  const std::string label = confinement(view.proc);
+  // What no module answers for this program it answers for no task.
+  if (!own_confinement()) return;
+  const auto label = confinement(view.proc);
   if (label != own_confinement())
-    throw refused(fmt::format("it is confined by a security module as \"{}\"", label),
+    throw refused(fmt::format("it is confined by a security module as \"{}\"", label.value_or("")),
                   "run it unconfined, or run this program under the same label");
 }
 
@@ -79,7 +84,7 @@ void RefusedProcessState::answer(const SyscallBatch& batch, const Ask& ask, Stat
 
 void RefusedProcessState::decode(const pb::core_entry& core, State&) {
   const pb::creds_entry& creds = core.thread_core().creds();
-  if (creds.apparmor_data().empty() && (creds.lsm_profile().empty() || creds.lsm_profile() == own_confinement()))
+  if (creds.apparmor_data().empty() && (creds.lsm_profile().empty() || creds.lsm_profile() == own_confinement().value_or("")))
     return;
   throw Error(Reason::IMAGE_UNSUPPORTED,
               fmt::format("the saved task was confined by a security module as \"{}\"", creds.lsm_profile()));
