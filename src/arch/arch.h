@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -88,6 +89,9 @@ struct BootstrapCall {
 };
 std::vector<std::byte> bootstrap_code(uint64_t address, const SlotHead& slot, std::span<const BootstrapCall> calls);
 size_t bootstrap_size(size_t calls);
+// The loop that every bootstrap begins with, and the first call of the one that `text` begins with.
+std::span<const std::byte> bootstrap_loop();
+std::optional<BootstrapCall> first_bootstrap_call(std::span<const std::byte> text);
 size_t bootstrap_reported_offset();
 int64_t bootstrap_result(const Registers& regs);
 Registers bootstrap_registers(const Registers& own, uint64_t address);

@@ -14,7 +14,9 @@ namespace {
 volatile sig_atomic_t received = 0;
 volatile sig_atomic_t ignored = 0;
 
-void on_signal(int signal) { received = signal; }
+void on_signal(int signal) {
+  received = signal;
+}
 
 }  // namespace
 
@@ -32,7 +34,9 @@ void install_interrupt_handlers() {
   signal(SIGCHLD, SIG_DFL);
 }
 
-bool interrupted() noexcept { return received != 0 && ignored == 0; }
+bool interrupted() noexcept {
+  return received != 0 && ignored == 0;
+}
 
 void check_interrupted() {
   if (interrupted())
@@ -46,6 +50,8 @@ int take_interrupt() noexcept {
   return signal;
 }
 
-void ignore_interrupts() { ignored = 1; }
+void ignore_interrupts() {
+  ignored = 1;
+}
 
 }  // namespace stasis

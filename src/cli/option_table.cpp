@@ -244,7 +244,7 @@ constexpr OptionRow kRows[] = {
     {"enable-external-sharing", 0, none, false, ready, D | R, dump_restore, "", "accept mounts shared with the outside", flag<&L::external_sharing>},
     {"enable-external-masters", 0, none, false, ready, D | R, dump_restore, "", "accept mounts that are slaves of the outside", flag<&L::external_masters>},
     {"external", 0, required, false, ready, D | R, dump_restore, "RES", "resource that stays outside, TYPE[KEY]:VALUE; repeatable", add_external},
-    {"inherit-fd", 0, required, false, missing, R, dump_restore, "fd[N]:RES", "descriptor that takes the place of a saved file; repeatable", add_inherit_fd},
+    {"inherit-fd", 0, required, false, ready, R, dump_restore, "fd[N]:RES", "descriptor that takes the place of a saved file; repeatable", add_inherit_fd},
     {"veth-pair", 0, required, false, ready, R, dump_restore, "IN=OUT", "older spelling of --external veth[IN]:OUT", add_veth_pair},
     {"join-ns", 'J', required, false, missing, R, dump_restore, "NS:PID|FILE", "enter this namespace: net, uts, time, ipc, user or mnt; repeatable", add_join_ns},
     {"empty-ns", 0, required, false, missing, D | R, dump_restore, "net", "make the namespace but leave it empty", set_empty_ns},

@@ -15,8 +15,8 @@ class Foreground {
   // methods.
   Foreground(const RestoreOptions& options, pid_t root, pid_t group);
 
-  // Makes the group the terminal's foreground group, so that it can read and gets Ctrl-C. Only if this program is in the
-  // foreground itself.
+  // Makes the group the terminal's foreground group, so that it can read and gets Ctrl-C. Only if this program is in
+  // the foreground itself.
   void hand_terminal_over();
   // Waits for the root and passes signals on. When job control stops it (Ctrl-Z) this program stops too, and continues
   // it when it is continued. Returns the exit status, or 128 + signal.

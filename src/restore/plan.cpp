@@ -21,7 +21,9 @@
 
 namespace stasis {
 
-std::string PlannedProcess::describe() const { return fmt::format("pid {} ({})", pid, name); }
+std::string PlannedProcess::describe() const {
+  return fmt::format("pid {} ({})", pid, name);
+}
 
 namespace {
 
@@ -120,8 +122,8 @@ class PlanReader {
 
   static void check_sharing(const PlannedProcess& p) {
     for (const PlannedProcess* q = p.parent; q != nullptr; q = q->parent)
-      if (q->ids.files_id() == p.ids.files_id() || q->ids.vm_id() == p.ids.vm_id() ||
-          q->ids.fs_id() == p.ids.fs_id() || q->ids.sighand_id() == p.ids.sighand_id())
+      if (q->ids.files_id() == p.ids.files_id() || q->ids.vm_id() == p.ids.vm_id() || q->ids.fs_id() == p.ids.fs_id() ||
+          q->ids.sighand_id() == p.ids.sighand_id())
         throw Error(Reason::IMAGE_UNSUPPORTED,
                     fmt::format("it shares its memory, descriptors, directories or handlers with pid {}", q->pid))
             .object(p.describe())
@@ -135,9 +137,9 @@ class PlanReader {
       if (p->zombie) continue;
       const pb::task_kobj_ids_entry& t = p->ids;
       const std::pair<const char*, bool> different[] = {
-          {"pid", t.pid_ns_id() != host.pid_ns_id()},   {"net", t.net_ns_id() != host.net_ns_id()},
-          {"ipc", t.ipc_ns_id() != host.ipc_ns_id()},   {"uts", t.uts_ns_id() != host.uts_ns_id()},
-          {"mnt", t.mnt_ns_id() != host.mnt_ns_id()},   {"user", t.user_ns_id() != host.user_ns_id()},
+          {"pid", t.pid_ns_id() != host.pid_ns_id()},          {"net", t.net_ns_id() != host.net_ns_id()},
+          {"ipc", t.ipc_ns_id() != host.ipc_ns_id()},          {"uts", t.uts_ns_id() != host.uts_ns_id()},
+          {"mnt", t.mnt_ns_id() != host.mnt_ns_id()},          {"user", t.user_ns_id() != host.user_ns_id()},
           {"cgroup", t.cgroup_ns_id() != host.cgroup_ns_id()},
       };
       for (const auto& [name, is] : different)
@@ -191,7 +193,7 @@ class PlanReader {
   }
 
   void check_pids() {
-    for (const auto& p : plan_.processes)
+    for (const auto& p : plan_.processes) {
       for (const PlannedThread& t : p->threads)
         if (kill(t.tid, 0) == 0 || errno == EPERM) {
           std::string who;
@@ -203,6 +205,13 @@ class PlanReader {
               .object(fmt::format("pid {}", t.tid))
               .remedy("end the process that has it, or restore in a new pid namespace");
         }
+      // A process that left the tree may be in the group still; the kernel keeps its number then.
+      if (p->pid > 1 && kill(-p->pid, 0) == 0)
+        throw Error(Reason::PID_TAKEN, "the id is in use as that of a process group, whose leader is gone")
+            .object(fmt::format("pid {}", p->pid))
+            .remedy(fmt::format("end the processes of that group (pgrep -g {}), or restore in a new pid namespace",
+                                p->pid));
+    }
   }
 
   void place_area() {

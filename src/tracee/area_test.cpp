@@ -132,8 +132,8 @@ TEST(FindFreeRange, IsFreeInThisProcess) {
   const size_t bytes = 64 * kPage;
   const uint64_t at = find_free_range(maps, bytes);
   ASSERT_NE(at, 0u);
-  void* got = mmap(reinterpret_cast<void*>(at), bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
-                   -1, 0);
+  void* got =
+      mmap(reinterpret_cast<void*>(at), bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
   EXPECT_EQ(got, reinterpret_cast<void*>(at));
   munmap(got, bytes);
 }

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -16,7 +17,8 @@ namespace stasis {
 
 namespace {
 
-constexpr size_t kPage = 4096;
+// Bounds what is read in search of free bytes.
+constexpr size_t kLargestCode = 256 * 1024;
 constexpr uint64_t align16(uint64_t n) { return (n + 15) & ~uint64_t{15}; }
 
 bool read_exactly(int memory_fd, uint64_t address, void* out, size_t bytes) {
@@ -35,7 +37,7 @@ uint64_t end_of_elf_image(const Mapping& m, int memory_fd) {
 // Free (zero) bytes between `from` and `to`, `bytes` long. What a dead controller left stays untouched: a signal
 // handler may still return into it.
 uint64_t find_zeros(int memory_fd, uint64_t from, uint64_t to, size_t bytes) {
-  if (from == 0 || to - from < bytes || to - from > 64 * kPage) return 0;
+  if (from == 0 || to - from < bytes || to - from > kLargestCode) return 0;
   std::vector<char> text(to - from);
   if (!read_exactly(memory_fd, from, text.data(), text.size())) return 0;
   size_t run = 0;
@@ -48,35 +50,87 @@ uint64_t find_zeros(int memory_fd, uint64_t from, uint64_t to, size_t bytes) {
   return 0;
 }
 
-bool is_old_area(const Mapping& m, int memory_fd) {
-  if (!m.exec || m.write || m.shared || m.inode != 0 || !m.name.empty()) return false;
-  std::vector<std::byte> head(arch::batch_loop().size());
-  return read_exactly(memory_fd, m.start, head.data(), head.size()) && BatchArea::looks_like_code(head);
+using Range = std::pair<uint64_t, uint64_t>;
+
+bool is_code_area_shape(const Mapping& m) { return m.exec && !m.write && !m.shared && m.inode == 0 && m.name.empty(); }
+
+bool begins_with(std::span<const std::byte> text, std::span<const std::byte> head) {
+  return text.size() >= head.size() && std::equal(head.begin(), head.end(), text.begin());
+}
+
+// What dead controllers left in a range: areas that their bootstraps map. A thread whose controller died right after it
+// was sent off still maps its area, but nobody writes the loop into that.
+void find_orphaned_areas(Range where, int memory_fd, std::vector<uint64_t>& areas) {
+  std::vector<std::byte> text(where.second - where.first);
+  if (!read_exactly(memory_fd, where.first, text.data(), text.size())) return;
+  const auto loop = arch::bootstrap_loop();
+  for (size_t at = 0; at + loop.size() <= text.size(); at += 16)
+    if (begins_with(std::span(text).subspan(at), loop))
+      if (const auto call = arch::first_bootstrap_call(std::span(text).subspan(at)); call && call->number == SYS_mmap)
+        areas.push_back(call->args[0]);
+}
+
+// Address ranges that hold only code of controllers, dead ones when a new one looks: the bytes behind the image of the
+// vdso, code areas with the loop in them, code areas that a bootstrap in one of these has mapped.
+std::vector<Range> code_of_controllers(std::span<const Mapping> mappings, int memory_fd) {
+  std::vector<Range> out;
+  std::vector<uint64_t> orphans;
+  for (const Mapping& m : mappings) {
+    if (m.name == "[vdso]") {
+      if (const uint64_t end = end_of_elf_image(m, memory_fd); end != 0) out.emplace_back(end, m.end);
+    } else if (is_code_area_shape(m)) {
+      std::vector<std::byte> head(arch::batch_loop().size());
+      if (read_exactly(memory_fd, m.start, head.data(), head.size()) && BatchArea::looks_like_code(head))
+        out.emplace_back(m.start, m.end);
+    }
+  }
+  for (size_t i = 0; i < out.size(); ++i) {
+    if (out[i].second - out[i].first > kLargestCode) continue;
+    orphans.clear();
+    find_orphaned_areas(out[i], memory_fd, orphans);
+    for (const Mapping& m : mappings)
+      if (is_code_area_shape(m) && std::find(orphans.begin(), orphans.end(), m.start) != orphans.end() &&
+          std::none_of(out.begin(), out.end(), [&](const Range& r) { return r.first == m.start; }))
+        out.emplace_back(m.start, m.end);
+  }
+  return out;
+}
+
+// The padding between the end of a file's code and the end of its last page: behind the bytes that the program header
+// maps nothing in memory means anything.
+uint64_t find_hole_in_padding(std::span<const Mapping> mappings, int memory_fd, size_t bytes) {
+  for (const Mapping& code : mappings) {
+    if (!code.exec || code.shared || code.inode == 0) continue;
+    const auto first = std::find_if(mappings.begin(), mappings.end(), [&](const Mapping& m) {
+      return m.offset == 0 && m.inode == code.inode && m.dev_major == code.dev_major && m.dev_minor == code.dev_minor;
+    });
+    Elf64_Ehdr h;
+    if (first == mappings.end() || !read_exactly(memory_fd, first->start, &h, sizeof h) ||
+        std::memcmp(h.e_ident, ELFMAG, SELFMAG) != 0 || h.e_phentsize != sizeof(Elf64_Phdr) || h.e_phnum > 64)
+      continue;
+    std::vector<Elf64_Phdr> headers(h.e_phnum);
+    if (!read_exactly(memory_fd, first->start + h.e_phoff, headers.data(), headers.size() * sizeof(Elf64_Phdr))) continue;
+    for (const Elf64_Phdr& p : headers) {
+      if (p.p_type != PT_LOAD || (p.p_flags & PF_X) == 0 || p.p_filesz != p.p_memsz) continue;
+      const uint64_t file_end = p.p_offset + p.p_filesz;
+      if (file_end < code.offset || file_end >= code.offset + code.size_bytes()) continue;
+      if (const uint64_t at = find_zeros(memory_fd, align16(code.start + (file_end - code.offset)), code.end, bytes))
+        return at;
+    }
+  }
+  return 0;
 }
 
 }  // namespace
 
 uint64_t find_bootstrap_hole(std::span<const Mapping> mappings, int memory_fd, size_t bytes) {
-  for (const Mapping& m : mappings)
-    if (m.name == "[vdso]")
-      if (const uint64_t at = find_zeros(memory_fd, end_of_elf_image(m, memory_fd), m.end, bytes)) return at;
-  for (const Mapping& m : mappings)
-    if (is_old_area(m, memory_fd))
-      if (const uint64_t at = find_zeros(memory_fd, m.start + align16(arch::batch_loop().size()), m.end, bytes))
-        return at;
-  return 0;
+  for (const auto& [from, to] : code_of_controllers(mappings, memory_fd))
+    if (const uint64_t at = find_zeros(memory_fd, from, to, bytes)) return at;
+  return find_hole_in_padding(mappings, memory_fd, bytes);
 }
 
 std::vector<std::pair<uint64_t, uint64_t>> controller_code(std::span<const Mapping> mappings, int memory_fd) {
-  std::vector<std::pair<uint64_t, uint64_t>> out;
-  for (const Mapping& m : mappings) {
-    if (m.name == "[vdso]") {
-      if (const uint64_t end = end_of_elf_image(m, memory_fd); end != 0) out.emplace_back(end, m.end);
-    } else if (is_old_area(m, memory_fd)) {
-      out.emplace_back(m.start, m.end);
-    }
-  }
-  return out;
+  return code_of_controllers(mappings, memory_fd);
 }
 
 Borrowed::Borrowed(pid_t pid, std::string name, Tracee& leader, Fd memory)

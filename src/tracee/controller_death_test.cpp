@@ -125,7 +125,9 @@ int run_controller(pid_t victim, Point point) {
   return status;
 }
 
-bool may_not_trace(int status) { return WIFEXITED(status) && WEXITSTATUS(status) == 3; }
+bool may_not_trace(int status) {
+  return WIFEXITED(status) && WEXITSTATUS(status) == 3;
+}
 
 class KilledController : public ::testing::TestWithParam<Point> {};
 

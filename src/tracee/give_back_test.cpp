@@ -65,52 +65,52 @@ TEST_P(BlockedCall, GoesOnWithTheTimeThatWasLeft) {
   EXPECT_LT(victim.board().cells[kElapsedMs], kSleepMs + 200) << "it began again instead of going on";
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Calls, BlockedCall,
-    ::testing::Values(
-        SleepCase{"nanosleep",
-                  [] {
-                    timespec when{0, kSleepMs * 1'000'000};
-                    return nanosleep(&when, &when);
-                  },
-                  0, 0},
-        SleepCase{"clock_nanosleep_absolute",
-                  [] {
-                    timespec when;
-                    clock_gettime(CLOCK_MONOTONIC, &when);
-                    when.tv_nsec += kSleepMs * 1'000'000;
-                    when.tv_sec += when.tv_nsec / 1'000'000'000;
-                    when.tv_nsec %= 1'000'000'000;
-                    return clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, nullptr);
-                  },
-                  0, 0},
-        SleepCase{"poll", [] { return poll(nullptr, 0, kSleepMs); }, 0, 0},
-        SleepCase{"futex",
-                  [] {
-                    uint32_t word = 7;
-                    const timespec when{0, kSleepMs * 1'000'000};
-                    return syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 7, &when, nullptr, 0);
-                  },
-                  -1, ETIMEDOUT},
-        SleepCase{"read_of_a_timer",
-                  [] {
-                    const int fd = timerfd_create(CLOCK_MONOTONIC, 0);
-                    const itimerspec timer{{}, {0, kSleepMs * 1'000'000}};
-                    timerfd_settime(fd, 0, &timer, nullptr);
-                    uint64_t count;
-                    return read(fd, &count, sizeof count);
-                  },
-                  8, 0},
-        SleepCase{"ppoll_with_a_mask",
-                  [] {
-                    sigset_t mask;
-                    sigemptyset(&mask);
-                    sigaddset(&mask, SIGUSR1);
-                    const timespec when{0, kSleepMs * 1'000'000};
-                    return ppoll(nullptr, 0, &when, &mask);
-                  },
-                  0, 0}),
-    [](const auto& row) { return row.param.name; });
+INSTANTIATE_TEST_SUITE_P(Calls, BlockedCall,
+                         ::testing::Values(SleepCase{"nanosleep",
+                                                     [] {
+                                                       timespec when{0, kSleepMs * 1'000'000};
+                                                       return nanosleep(&when, &when);
+                                                     },
+                                                     0, 0},
+                                           SleepCase{"clock_nanosleep_absolute",
+                                                     [] {
+                                                       timespec when;
+                                                       clock_gettime(CLOCK_MONOTONIC, &when);
+                                                       when.tv_nsec += kSleepMs * 1'000'000;
+                                                       when.tv_sec += when.tv_nsec / 1'000'000'000;
+                                                       when.tv_nsec %= 1'000'000'000;
+                                                       return clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when,
+                                                                              nullptr);
+                                                     },
+                                                     0, 0},
+                                           SleepCase{"poll", [] { return poll(nullptr, 0, kSleepMs); }, 0, 0},
+                                           SleepCase{"futex",
+                                                     [] {
+                                                       uint32_t word = 7;
+                                                       const timespec when{0, kSleepMs * 1'000'000};
+                                                       return syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 7, &when,
+                                                                      nullptr, 0);
+                                                     },
+                                                     -1, ETIMEDOUT},
+                                           SleepCase{"read_of_a_timer",
+                                                     [] {
+                                                       const int fd = timerfd_create(CLOCK_MONOTONIC, 0);
+                                                       const itimerspec timer{{}, {0, kSleepMs * 1'000'000}};
+                                                       timerfd_settime(fd, 0, &timer, nullptr);
+                                                       uint64_t count;
+                                                       return read(fd, &count, sizeof count);
+                                                     },
+                                                     8, 0},
+                                           SleepCase{"ppoll_with_a_mask",
+                                                     [] {
+                                                       sigset_t mask;
+                                                       sigemptyset(&mask);
+                                                       sigaddset(&mask, SIGUSR1);
+                                                       const timespec when{0, kSleepMs * 1'000'000};
+                                                       return ppoll(nullptr, 0, &when, &mask);
+                                                     },
+                                                     0, 0}),
+                         [](const auto& row) { return row.param.name; });
 
 // Integer and floating state in registers only, checked without a pause.
 TEST(GiveBack, AComputingLoopIsNotDisturbed) {

@@ -50,7 +50,7 @@ TEST(LiveBatch, ForwardsResultsIntoLaterCalls) {
   const auto duplicated = batch.must(SYS_dup3, {opened, 500, O_CLOEXEC});
   const BatchData st = batch.space(sizeof(struct stat));
   batch.must(SYS_fstat, {500, st});
-    loan.run(batch);
+  loan.run(batch);
   EXPECT_EQ(batch.result(duplicated), 500);
   EXPECT_TRUE(S_ISCHR(batch.value<struct stat>(st).st_mode));
   EXPECT_TRUE(has_descriptor(victim.pid(), 500));
@@ -195,7 +195,9 @@ TEST(LiveBatch, RunsInTwentyThreadsAtOnce) {
 // ---- reports ---------------------------------------------------------------------------------------------
 
 Board* handler_board;
-void count_signal(int signal) { ++handler_board->cells[static_cast<size_t>(signal)]; }
+void count_signal(int signal) {
+  ++handler_board->cells[static_cast<size_t>(signal)];
+}
 
 TEST(LiveBatch, StepsWhenEverySignalHasAHandler) {
   Victim victim([](Board& board) {

@@ -26,9 +26,8 @@ bool may_choose_ids() {
   constexpr int kSysAdmin = 21, kCheckpointRestore = 40;
   return (caps >> kSysAdmin & 1) != 0 || (caps >> kCheckpointRestore & 1) != 0;
 }
-#define NEEDS_CHOSEN_IDS()                                                          \
-  if (!may_choose_ids())                                                            \
-  GTEST_SKIP() << "clone3(set_tid) needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN"
+#define NEEDS_CHOSEN_IDS() \
+  if (!may_choose_ids()) GTEST_SKIP() << "clone3(set_tid) needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN"
 
 // A pid that nothing has; high, so that the kernel's counter is elsewhere.
 pid_t free_pid(int offset) {
@@ -40,9 +39,9 @@ pid_t free_pid(int offset) {
 class PuppetTest : public ::testing::Test {
  protected:
   std::unique_ptr<Puppet> start(pid_t pid = 0) {
-    return Puppet::start_root({.pid = pid, .channel = &channel_},
-                              {.slots = 4, .first_slot_bytes = 65536, .other_slot_bytes = 8192, .area_address = kAreaAt},
-                              waiter_);
+    return Puppet::start_root(
+        {.pid = pid, .channel = &channel_},
+        {.slots = 4, .first_slot_bytes = 65536, .other_slot_bytes = 8192, .area_address = kAreaAt}, waiter_);
   }
   std::unique_ptr<Puppet> clone(Puppet& parent, pid_t pid) {
     SyscallBatch batch;
@@ -196,8 +195,8 @@ TEST_F(PuppetTest, IsKilledByItsOwner) {
 
 TEST_F(PuppetTest, AllDieWithTheController) {
   NEEDS_CHOSEN_IDS();
-  auto* pids = static_cast<std::atomic<pid_t>*>(
-      mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  auto* pids =
+      static_cast<std::atomic<pid_t>*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   const pid_t first = free_pid(600), second = free_pid(601), thread = free_pid(602);
   const pid_t controller = fork();
@@ -219,7 +218,8 @@ TEST_F(PuppetTest, AllDieWithTheController) {
     EXPECT_TRUE(wait_until([&] {
       waitpid(pid, nullptr, WNOHANG);
       return kill(pid, 0) != 0;
-    })) << "puppet " << pid << " outlives its controller";
+    })) << "puppet "
+        << pid << " outlives its controller";
   }
   prctl(PR_SET_CHILD_SUBREAPER, 0);
   munmap(pids, 4096);
@@ -248,9 +248,8 @@ TEST_F(PuppetTest, RunsItsOwnCodeAfterTheRelease) {
   all.clear();  // a released puppet survives its owner
 
   uint64_t count = 0;
-  EXPECT_TRUE(wait_until([&] {
-    return process_vm_read_all(pid, kMemoryAt + 64, &count, sizeof count) == 0 && count > 1000;
-  }));
+  EXPECT_TRUE(
+      wait_until([&] { return process_vm_read_all(pid, kMemoryAt + 64, &count, sizeof count) == 0 && count > 1000; }));
   EXPECT_EQ(count % 3, 0u);
   EXPECT_EQ(status_of(pid).tracer_pid, 0);
   EXPECT_EQ(status_of(pid).sig_blocked, uint64_t{1} << (SIGUSR1 - 1));

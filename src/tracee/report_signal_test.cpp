@@ -20,15 +20,16 @@ struct Case {
 
 class ReportSignalTable : public ::testing::TestWithParam<Case> {};
 
-TEST_P(ReportSignalTable, IsChosen) { EXPECT_EQ(choose_report_signal(GetParam().use).number, GetParam().expected); }
+TEST_P(ReportSignalTable, IsChosen) {
+  EXPECT_EQ(choose_report_signal(GetParam().use).number, GetParam().expected);
+}
 
 const SignalUse kHandlesAllDefaultIgnored{.caught = set_of({SIGURG, SIGWINCH, SIGCHLD})};
 
 INSTANTIATE_TEST_SUITE_P(
     Table, ReportSignalTable,
     ::testing::Values(
-        Case{"plain", {}, SIGURG},
-        Case{"urg_ignored", {.ignored = set_of({SIGURG})}, SIGURG},
+        Case{"plain", {}, SIGURG}, Case{"urg_ignored", {.ignored = set_of({SIGURG})}, SIGURG},
         Case{"urg_caught", {.caught = set_of({SIGURG})}, SIGWINCH},
         Case{"urg_blocked", {.blocked = set_of({SIGURG})}, SIGWINCH},
         Case{"urg_pending", {.pending = set_of({SIGURG})}, SIGWINCH},
@@ -42,7 +43,8 @@ INSTANTIATE_TEST_SUITE_P(
              SIGPIPE},
         Case{"ignored_trap_is_no_use", {.ignored = set_of({SIGTRAP}), .caught = kHandlesAllDefaultIgnored.caught}, 0},
         Case{"ignored_continue_is_no_use",
-             {.ignored = set_of({SIGCONT}), .caught = kHandlesAllDefaultIgnored.caught}, 0},
+             {.ignored = set_of({SIGCONT}), .caught = kHandlesAllDefaultIgnored.caught},
+             0},
         Case{"everything_blocked", {.ignored = set_of({SIGPIPE}), .blocked = ~uint64_t{0}}, 0}),
     [](const auto& row) { return row.param.name; });
 

@@ -27,7 +27,9 @@ constexpr uint32_t kArgsAt = offsetof(seccomp_data, args);
 // A call that no kernel has: nothing happens when a filter allows it.
 constexpr uint64_t kNoCall = 1000;
 
-sock_filter statement(unsigned code, uint32_t k) { return {static_cast<uint16_t>(code), 0, 0, k}; }
+sock_filter statement(unsigned code, uint32_t k) {
+  return {static_cast<uint16_t>(code), 0, 0, k};
+}
 sock_filter jump(unsigned code, uint32_t k, uint8_t yes, uint8_t no) {
   return {static_cast<uint16_t>(code), yes, no, k};
 }
@@ -42,12 +44,12 @@ using Decision = std::optional<long>;
 
 bool install(const SeccompProgram& program) {
   const sock_fprog filter{static_cast<unsigned short>(program.size()), const_cast<sock_filter*>(program.data())};
-  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-         syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) == 0;
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) == 0;
 }
 
 long raw_call(const Probe& p) {
-  const long got = syscall(static_cast<long>(p.number), p.args[0], p.args[1], p.args[2], p.args[3], p.args[4], p.args[5]);
+  const long got =
+      syscall(static_cast<long>(p.number), p.args[0], p.args[1], p.args[2], p.args[3], p.args[4], p.args[5]);
   return got < 0 ? -errno : got;
 }
 
@@ -58,7 +60,8 @@ std::optional<std::vector<Decision>> ask_kernel(const SeccompProgram& program, c
     std::atomic<size_t> done;
     long results[64];
   };
-  auto* page = static_cast<Page*>(mmap(nullptr, sizeof(Page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  auto* page =
+      static_cast<Page*>(mmap(nullptr, sizeof(Page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   const pid_t child = fork();
   if (child == 0) {
     // A filter may kill: leave no core.
@@ -85,7 +88,8 @@ std::optional<std::vector<Decision>> ask_kernel(const SeccompProgram& program, c
 
 // Every program begins like this, so that the child can end.
 SeccompProgram with_exit_allowed(const SeccompProgram& rest) {
-  SeccompProgram out{statement(BPF_LD | BPF_W | BPF_ABS, kNumberAt), jump(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 0, 1),
+  SeccompProgram out{statement(BPF_LD | BPF_W | BPF_ABS, kNumberAt),
+                     jump(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 0, 1),
                      statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
   out.insert(out.end(), rest.begin(), rest.end());
   return out;
@@ -118,7 +122,8 @@ void expect_same(const SeccompProgram& program, const std::vector<Probe>& probes
     if (!theirs) {
       EXPECT_TRUE((ours & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_KILL_THREAD ||
                   (ours & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_KILL_PROCESS)
-          << "the kernel kills, we say " << std::hex << ours << "\n" << listing(program);
+          << "the kernel kills, we say " << std::hex << ours << "\n"
+          << listing(program);
     } else if (*theirs == -ENOSYS && (ours & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_ALLOW) {
       continue;
     } else {
@@ -238,10 +243,9 @@ TEST(SeccompEvaluator, KnowsTheLengthOfItsData) {
 
 // A list of refused calls as container runtimes write it: for every number of the table the same answer.
 TEST(SeccompEvaluator, AgreesOnAnAllowListForEveryNumber) {
-  SeccompProgram p{statement(BPF_LD | BPF_W | BPF_ABS, kArchAt),
-                   jump(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
-                   statement(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-                   statement(BPF_LD | BPF_W | BPF_ABS, kNumberAt)};
+  SeccompProgram p{
+      statement(BPF_LD | BPF_W | BPF_ABS, kArchAt), jump(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
+      statement(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS), statement(BPF_LD | BPF_W | BPF_ABS, kNumberAt)};
   for (const uint32_t allowed : {SYS_getpid, SYS_getppid, SYS_getuid})
     p.insert(p.end(), {jump(BPF_JMP | BPF_JEQ | BPF_K, allowed, 0, 1), statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)});
   p.push_back(statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 1234));
@@ -262,9 +266,8 @@ TEST(SeccompEvaluator, AgreesOnAnAllowListForEveryNumber) {
 
 TEST(SeccompEvaluator, RequiredCallsMustPassEveryFilter) {
   const auto refusing = [](uint32_t number, uint32_t answer) {
-    return SeccompProgram{statement(BPF_LD | BPF_W | BPF_ABS, kNumberAt),
-                          jump(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), statement(BPF_RET | BPF_K, answer),
-                          statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    return SeccompProgram{statement(BPF_LD | BPF_W | BPF_ABS, kNumberAt), jump(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
+                          statement(BPF_RET | BPF_K, answer), statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
   };
   const long calls[] = {SYS_mmap, SYS_munmap};
   const std::vector<SeccompProgram> fine{refusing(SYS_ptrace, SECCOMP_RET_ERRNO), refusing(SYS_mmap, SECCOMP_RET_LOG)};
@@ -284,10 +287,9 @@ TEST(SeccompEvaluator, RequiredCallsMustPassEveryFilter) {
 }
 
 TEST(SeccompFilters, AreReadFromAThreadAsTheyWereInstalled) {
-  const SeccompProgram program{statement(BPF_LD | BPF_W | BPF_ABS, kNumberAt),
-                               jump(BPF_JMP | BPF_JEQ | BPF_K, 999, 0, 1),
-                               statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 7),
-                               statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  const SeccompProgram program{
+      statement(BPF_LD | BPF_W | BPF_ABS, kNumberAt), jump(BPF_JMP | BPF_JEQ | BPF_K, 999, 0, 1),
+      statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 7), statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
   Victim victim([&](testing::Board& board) {
     if (!install(program)) board.failures = 1;
     testing::count_for_ever(board);

@@ -13,12 +13,13 @@ namespace {
 
 using namespace testing;
 
-SeizeOptions within_ms(int limit) { return {.deadline = Clock::now() + std::chrono::milliseconds(limit)}; }
+SeizeOptions within_ms(int limit) {
+  return {.deadline = Clock::now() + std::chrono::milliseconds(limit)};
+}
 
 std::map<pid_t, char> thread_states(pid_t pid) {
   std::map<pid_t, char> out;
-  for (const pid_t tid : ProcDir(pid).threads())
-    out[tid] = parse_stat(ProcDir::of_thread(pid, tid).read("stat")).state;
+  for (const pid_t tid : ProcDir(pid).threads()) out[tid] = parse_stat(ProcDir::of_thread(pid, tid).read("stat")).state;
   return out;
 }
 
@@ -70,9 +71,10 @@ TEST(SeizeTree, ParentsComeBeforeChildren) {
     wait_for_children(board);
   });
   StopWaiter waiter;
-  bool first_stop_seen = false;
+  std::vector<pid_t> known;
   {
-    const auto tree = seize_tree(victim.pid(), waiter, within_ms(5000), [&] { first_stop_seen = true; });
+    const auto tree = seize_tree(victim.pid(), waiter, within_ms(5000),
+                                 [&](std::span<const pid_t> pids) { known.assign(pids.begin(), pids.end()); });
     ASSERT_EQ(tree.size(), 5u);
     EXPECT_EQ(tree[0].pid, victim.pid());
     EXPECT_EQ(tree[0].parent, 0);
@@ -83,7 +85,7 @@ TEST(SeizeTree, ParentsComeBeforeChildren) {
     }
     expect_complete(tree);
   }
-  EXPECT_TRUE(first_stop_seen);
+  EXPECT_EQ(known.size(), 5u) << "what is known right before the first stop";
   EXPECT_TRUE(victim.beats());
 }
 
@@ -195,8 +197,8 @@ TEST(SeizeTree, AnErrorLetsEverythingGo) {
   });
   StopWaiter waiter;
   // Somebody else traces the child.
-  const Tracee taken = Tracee::seize(static_cast<pid_t>(victim.board().cells[0]),
-                                     static_cast<pid_t>(victim.board().cells[0]));
+  const Tracee taken =
+      Tracee::seize(static_cast<pid_t>(victim.board().cells[0]), static_cast<pid_t>(victim.board().cells[0]));
   EXPECT_EQ(reason_of([&] { seize_tree(victim.pid(), waiter, within_ms(2000)); }), Reason::ALREADY_TRACED);
   EXPECT_EQ(status_of(victim.pid()).tracer_pid, 0);
   EXPECT_TRUE(victim.beats());

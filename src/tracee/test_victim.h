@@ -44,9 +44,15 @@ inline bool wait_until(const std::function<bool()>& condition, int limit_ms = 50
   return true;
 }
 
-inline ProcStat stat_of(pid_t pid) { return parse_stat(ProcDir(pid).read("stat")); }
-inline ProcStatus status_of(pid_t pid) { return parse_status(ProcDir(pid).read("status")); }
-inline std::string maps_of(pid_t pid) { return std::string(ProcDir(pid).read("maps")); }
+inline ProcStat stat_of(pid_t pid) {
+  return parse_stat(ProcDir(pid).read("stat"));
+}
+inline ProcStatus status_of(pid_t pid) {
+  return parse_status(ProcDir(pid).read("status"));
+}
+inline std::string maps_of(pid_t pid) {
+  return std::string(ProcDir(pid).read("maps"));
+}
 inline bool has_descriptor(pid_t pid, int number) {
   return ProcDir(pid).readlink(("fd/" + std::to_string(number)).c_str()).has_value();
 }

@@ -73,7 +73,8 @@ bool fits(std::string_view name, std::string_view pattern) {
   const size_t at = pattern.find('#');
   if (at == pattern.npos) return name == pattern;
   const std::string_view tail = pattern.substr(at + 1);
-  if (name.size() <= pattern.size() - 1 || !name.starts_with(pattern.substr(0, at)) || !name.ends_with(tail)) return false;
+  if (name.size() <= pattern.size() - 1 || !name.starts_with(pattern.substr(0, at)) || !name.ends_with(tail))
+    return false;
   const std::string_view id = name.substr(at, name.size() - at - tail.size());
   return !id.empty() && id.find_first_not_of("0123456789") == id.npos;
 }
@@ -84,7 +85,9 @@ uint32_t word_at(std::string_view bytes, size_t at) {
   return out;
 }
 
-void append_word(std::string& out, uint32_t value) { out.append(reinterpret_cast<const char*>(&value), sizeof value); }
+void append_word(std::string& out, uint32_t value) {
+  out.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
 
 std::vector<uint32_t> header_words(const Fact& f) {
   switch (f.header) {
@@ -228,7 +231,9 @@ std::string encode(const Image& image) {
   return out;
 }
 
-bool has(const gp::Message& message, std::string_view path) { return count(message, path) != 0; }
+bool has(const gp::Message& message, std::string_view path) {
+  return count(message, path) != 0;
+}
 
 int count(const gp::Message& message, std::string_view path) {
   const Place p = find(message, path);

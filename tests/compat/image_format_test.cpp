@@ -183,7 +183,8 @@ class ImageFormat : public ::testing::Test {
       for (size_t k = 1; k < i.records.size(); ++k) {
         const auto& range = *i.records[k];
         EXPECT_GE(number(range, "vaddr"), end) << name;
-        EXPECT_EQ(number(range, "compat_nr_pages"), number(range, "nr_pages")) << name;
+        EXPECT_TRUE(has(range, "compat_nr_pages")) << name << ": required, though always zero today";
+        EXPECT_EQ(number(range, "compat_nr_pages"), 0u) << name;
         end = number(range, "vaddr") + number(range, "nr_pages") * 4096;
         if ((number(range, "flags") & 4) != 0) present += number(range, "nr_pages");
       }
@@ -224,11 +225,11 @@ TEST_F(ImageFormat, OfASleepingProgram) {
   const pid_t pid = start({"sleep", "1000"}, "sleep");
   dump(pid);
   const uint64_t table = number(record(fmt::format("ids-{}.img", pid)), "files_id");
-  EXPECT_EQ(names_, (std::set<std::string>{
-                        "inventory.img", "pstree.img", "files.img", "seccomp.img", "timens-0.img", "stats-dump",
-                        fmt::format("core-{}.img", pid), fmt::format("ids-{}.img", pid), fmt::format("mm-{}.img", pid),
-                        fmt::format("fs-{}.img", pid), fmt::format("pagemap-{}.img", pid), "pages-1.img",
-                        fmt::format("fdinfo-{}.img", table)}));
+  EXPECT_EQ(names_, (std::set<std::string>{"inventory.img", "pstree.img", "files.img", "seccomp.img", "timens-0.img",
+                                           "stats-dump", fmt::format("core-{}.img", pid),
+                                           fmt::format("ids-{}.img", pid), fmt::format("mm-{}.img", pid),
+                                           fmt::format("fs-{}.img", pid), fmt::format("pagemap-{}.img", pid),
+                                           "pages-1.img", fmt::format("fdinfo-{}.img", table)}));
   check_all();
   EXPECT_EQ(text(record(fmt::format("core-{}.img", pid)), "tc.comm"), "sleep");
   EXPECT_EQ(record("seccomp.img").ByteSizeLong(), 0u) << "no filter: an empty message";
@@ -242,7 +243,10 @@ TEST_F(ImageFormat, OfASleepingProgram) {
   EXPECT_TRUE(encode(restored) == restored.whole);
   ASSERT_FALSE(restored.records.empty());
   EXPECT_FALSE(has(*restored.records[0], "dump"));
-  EXPECT_EQ(number(*restored.records[0], "restore.pages_restored"), number(record("stats-dump"), "dump.pages_written"));
+  // All but the vdso's pages, which are in the images for comparison with the kernel's own.
+  const uint64_t filled = number(*restored.records[0], "restore.pages_restored");
+  EXPECT_GT(filled, 0u);
+  EXPECT_LE(filled, number(record("stats-dump"), "dump.pages_written"));
 }
 
 TEST_F(ImageFormat, OfAPipelineWithDataInFlight) {

@@ -4,6 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
 #include <string_view>
 
 #include "base/error.h"
@@ -37,7 +40,7 @@ class Input {
   std::string_view rest_;
 };
 
-// Runs `action`; false if it refused its input.
+// Runs `action`; false if it refused its input. With FUZZ_VERBOSE in the environment it says why.
 template <class Action>
 bool accepts(Action&& action) {
   try {
@@ -45,7 +48,9 @@ bool accepts(Action&& action) {
     return true;
   } catch (const Error& e) {
     // The texts of refusals are made from the input too.
-    return e.report().empty();
+    const std::string report = e.report();
+    if (std::getenv("FUZZ_VERBOSE") != nullptr) std::fprintf(stderr, "refused: %s\n", report.c_str());
+    return false;
   }
 }
 

@@ -58,13 +58,12 @@ def main():
     seed = packed(records)
     if len(seed) > LARGEST_SEED:
         sys.exit(f"{images}: {len(seed)} bytes are too many for a seed, dump something smaller")
-    # Page maps refer to pages files, which are left out of the directory seed: it names their absence.
     pagemap = next(content for name, content in records if name.startswith("pagemap-"))
     pages = next(images.glob("pages-*.img")).stat().st_size // 4096
     core = next(content for name, content in records if name.startswith("core-"))
     thread_info = submessage(core[12:], 2)
     fpregs = submessage(thread_info, 3)
-    for target, content in (("plan_fuzz", seed), ("pagemap_fuzz", struct.pack("<H", pages) + pagemap),
+    for target, content in (("plan_fuzz", struct.pack("<H", pages) + seed), ("pagemap_fuzz", struct.pack("<H", pages) + pagemap),
                             ("xsave_fuzz", b"\0" + fpregs)):
         directory = corpus / target
         directory.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 // A whole image directory: the plan of a restore and its files, up to the point where something would be made.
 //
-// The input is a list of files: length of the name (1 byte), name, length of the content (2 bytes, low first), content.
-// pack_images.py makes such a list from a dump.
+// Bytes 0 and 1 are the number of pages in pages-1.img. Then a list of files: length of the name (1 byte), name, length
+// of the content (2 bytes, low first), content. pack_images.py makes such an input from a dump.
 #include "base/restore_options.h"
 #include "fuzz.h"
 #include "image/store.h"
@@ -14,6 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static fuzz::ImageDirectory directory;
   fuzz::Input input(data, size);
   directory.clear();
+  directory.add_zeros("pages-1.img", uint64_t{input.word()} * 4096);
   for (int files = 0; !input.empty() && files < 64; ++files) {
     const std::string_view name = input.take(input.byte());
     const size_t bytes = input.word();

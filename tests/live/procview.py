@@ -5,6 +5,7 @@ in which they are met; who shares them with whom stays visible.
 """
 import os
 import re
+import time
 
 import harness
 
@@ -40,9 +41,19 @@ def _link(path, rename):
     return rename(match.group(1), match.group(2)) if match else target
 
 
+def _lasting_descriptors(pid):
+    """The numbers of those that are open for more than a moment, as a program opens a file to write a line."""
+    def seen():
+        return {(int(fd), _link(f"/proc/{pid}/fd/{fd}", lambda kind, number: number)) for fd in os.listdir(f"/proc/{pid}/fd")}
+
+    first = seen()
+    time.sleep(0.001)
+    return sorted(fd for fd, link in first & seen() if link is not None)
+
+
 def _descriptors(pid, rename):
     view = {}
-    for fd in sorted(map(int, os.listdir(f"/proc/{pid}/fd"))):
+    for fd in _lasting_descriptors(pid):
         info = harness.read(f"/proc/{pid}/fdinfo/{fd}", "")
         lines = [line for line in info.splitlines() if not line.startswith(CHANGING_FDINFO)]
         view[f"fd {fd}"] = " ".join([_link(f"/proc/{pid}/fd/{fd}", rename) or "?", *lines])

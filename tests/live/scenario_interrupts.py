@@ -49,27 +49,53 @@ def case_dump(session):
     subject.finish()
 
 
+def interrupt_restores(session, pid, images, check=lambda: None):
+    """Interrupted restores of a dumped tree: none leaves a task behind."""
+    ends = set()
+    for number in range(TRIES):
+        status, text = interrupted_run(session, number, "restore", "-D", images, "-d", "-v0")
+        ends.add(status)
+        if status == 0:
+            check()
+            session.dump(pid, images)
+            session.wait_gone(pid)
+        session.reap()
+        left = harness.children_of(os.getpid())
+        harness.require(not left, f"an interrupted restore left {left} ({text.strip()})")
+    print(f"ends seen: {sorted(ends, key=str)}")
+
+
 def case_restore(session):
     harness.needs_root()
     subject = session.subject("tree_cow")
     images = session.path("images")
     session.dump(subject.pid, images)
     session.wait_gone(subject.pid)
-    ends = set()
-    for number in range(TRIES):
-        status, text = interrupted_run(session, number, "restore", "-D", images, "-d", "-v0")
-        ends.add(status)
-        session.reap()
-        if status == 0:
-            subject.check()
-            session.dump(subject.pid, images)
-            session.wait_gone(subject.pid)
-        session.reap()
-        left = [(pid, harness.read(f"/proc/{pid}/stat"), harness.read(f"/proc/{pid}/status")) for pid in harness.children_of(os.getpid())]
-        harness.require(not left, f"an interrupted restore left {left} ({text.strip()})")
-    print(f"ends seen: {sorted(ends, key=str)}")
+    interrupt_restores(session, subject.pid, images, subject.check)
     session.restore(images, "-d")
     subject.finish()
+
+
+CROWD = """\
+import os, threading, time
+for _ in range(5):
+    if os.fork() == 0:
+        break
+for _ in range(100):
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+os.write(1, b".")
+"""
+
+
+def case_restore_of_many_threads(session):
+    """Most of these restores are interrupted while threads are being made."""
+    harness.needs_root()
+    pid = session.start("/usr/bin/python3", "-c", CROWD, stdout=session.path("started"))
+    harness.wait_until(lambda: harness.read(session.path("started")) == "." * 6, "the threads do not start")
+    images = session.path("images")
+    session.dump(pid, images)
+    session.wait_gone(pid)
+    interrupt_restores(session, pid, images)
 
 
 if __name__ == "__main__":

@@ -160,6 +160,49 @@ def case_pipeline(session):
                         f"the pipeline computed {harness.read(program.output)!r}")
 
 
+class Pipe:
+    """A pipe, and the numbers that came through it."""
+
+    def __init__(self):
+        self.reader, self.writer = os.pipe()
+        os.set_blocking(self.reader, False)
+        self.text = b""
+
+    def close_writer(self):
+        os.close(self.writer)
+
+    def numbers(self):
+        try:
+            self.text += os.read(self.reader, 65536)
+        except BlockingIOError:
+            pass
+        return [int(line) for line in self.text.split(b"\n")[:-1]]
+
+
+def case_pipe_to_outside(session):
+    """Output into a pipe whose reader is no part of the tree: refused by name, or given another pipe on request."""
+    needs("/usr/bin/python3")
+    text = "import itertools, time\nfor i in itertools.count(1): print(i); time.sleep(0.02)"
+    old, new = Pipe(), Pipe()
+    pid = session.start("/usr/bin/python3", "-uc", text, stdout=f"/proc/self/fd/{old.writer}")
+    old.close_writer()
+    harness.wait_until(lambda: len(old.numbers()) > 3, "the program does not start")
+    name = os.readlink(f"/proc/{pid}/fd/1")
+    run = session.dump(pid, session.path("refused"), expect_success=False)
+    harness.check_refusal(run, "UNSUPPORTED_FILE")
+    harness.require(f"({name})" in run.stderr and f"--external '{name}'" in run.stderr, run.stderr)
+    seen = len(old.numbers())
+    harness.wait_until(lambda: len(old.numbers()) > seen + 3, "the program does not go on after a refusal")
+    images = session.path("images")
+    session.dump(pid, images, "--external", name)
+    session.wait_gone(pid)
+    session.restore(images, "-d", "--inherit-fd", f"fd[{new.writer}]:{name}", pass_fds=(new.writer,))
+    new.close_writer()
+    harness.wait_until(lambda: len(new.numbers()) > 5, "the program does not go on in the new pipe")
+    seen = old.numbers() + new.numbers()
+    harness.require(seen == list(range(1, len(seen) + 1)), f"numbers are missing or repeated: {seen}")
+
+
 REFUSED = {
     "UNSUPPORTED_FILE": (
         ("socket", "import socket; kept = socket.socketpair()"),

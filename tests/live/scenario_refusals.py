@@ -117,6 +117,22 @@ def case_pid_taken(session):
     subject.finish()
 
 
+def case_group_taken(session):
+    """A process that left the tree is in the group and session of the root still, and keeps their number in use."""
+    harness.needs_root()
+    pid = session.start("sh", "-c", "sh -c 'sleep 1000 &'; exec sleep 1001")
+    harness.wait_until(lambda: not harness.children_of(pid) and "sleep" in harness.read(f"/proc/{pid}/comm", ""),
+                       "the shell does not become what it should")
+    images = session.path("images")
+    session.dump(pid, images)
+    session.wait_gone(pid)
+    run = session.restore(images, "-d", expect_success=False)
+    harness.check_refusal(run, "PID_TAKEN")
+    harness.require("group" in run.stderr, "the error does not tell what has the number: " + run.stderr)
+    session.end_everything()
+    session.restore(images, "-d")
+
+
 def dumped_copy(session):
     """A dumped program that ran from a file of its own: the subject, its images, the file."""
     subject = session.subject("exe_elf")

@@ -60,6 +60,24 @@ def case_no_inodes(session):
         subject.finish()
 
 
+def case_full_work_directory(session):
+    """Statistics that find no room do not turn a success into a failure: the tasks are gone by then, and saved."""
+    with storage(session, "size=4k") as work:
+        with open(os.path.join(work, "filler"), "wb") as file:
+            file.write(bytes(4096))
+        subject = session.subject("counter")
+        images = session.make_directory("images")
+        run = session.run("dump", "-t", subject.pid, "-D", images, "-W", work)
+        harness.require(run.status == 0, run.describe())
+        session.wait_gone(subject.pid)
+        run = session.run("restore", "-d", "-D", images, "-W", work, "--pidfile", "pid")
+        harness.check_refusal(run, "PIDFILE")
+        harness.require(not os.path.exists(f"/proc/{subject.pid}"), "a refused restore left its task")
+        run = session.run("restore", "-d", "-D", images, "-W", work)
+        harness.require(run.status == 0, run.describe())
+        subject.finish()
+
+
 def case_read_only(session):
     with storage(session, "ro") as images:
         subject = session.subject("counter")

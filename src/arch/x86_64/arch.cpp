@@ -180,6 +180,15 @@ size_t bootstrap_calls_offset() { return align8(bootstrap_slot_offset() + sizeof
 
 size_t bootstrap_size(size_t calls) { return bootstrap_calls_offset() + calls * sizeof(BootstrapCall) + 8; }
 
+std::span<const std::byte> bootstrap_loop() { return {stasis_bootstrap_loop, stasis_bootstrap_loop_end}; }
+
+std::optional<BootstrapCall> first_bootstrap_call(std::span<const std::byte> text) {
+  if (text.size() < bootstrap_size(1)) return std::nullopt;
+  BootstrapCall call;
+  std::memcpy(&call, text.data() + bootstrap_calls_offset(), sizeof call);
+  return call;
+}
+
 size_t bootstrap_reported_offset() { return static_cast<size_t>(stasis_bootstrap_reported - stasis_bootstrap_loop); }
 
 std::vector<std::byte> bootstrap_code(uint64_t address, const SlotHead& slot, std::span<const BootstrapCall> calls) {
