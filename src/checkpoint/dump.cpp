@@ -401,7 +401,12 @@ class Checkpoint {
     d.set_shpages_scanned(s.shared_scanned_pages);
     d.set_shpages_skipped_parent(0);
     d.set_shpages_written(s.shared_written_pages);
-    write_work_file(options_.work_dir.get(), ".", ImageKind::STATS_DUMP, entry);
+    // The dump is complete, and the tasks may be gone: nothing can fail it any more.
+    try {
+      write_work_file(options_.work_dir.get(), ".", ImageKind::STATS_DUMP, entry);
+    } catch (const Error& e) {
+      log_warning("{}", e.what());
+    }
   }
 
   const DumpOptions& options_;

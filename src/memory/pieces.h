@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "base/interrupt.h"
 #include "memory/block_io.h"
 
 namespace stasis {
@@ -34,13 +35,17 @@ uint64_t total_bytes(std::span<const Piece> pieces) {
   return sum;
 }
 
-// Calls sink(pieces, bytes) for blocks of at most copy_block_bytes that are consecutive in the file.
+// Calls sink(pieces, bytes) for blocks of at most copy_block_bytes that are consecutive in the file. Throws when the run
+// is interrupted: gigabytes take seconds.
 template <class Piece, class Sink>
 void for_each_block(std::span<const Piece> pieces, Sink&& sink) {
   std::vector<Piece> block;
   uint64_t block_bytes = 0;
   const auto flush = [&] {
-    if (!block.empty()) sink(std::span<const Piece>(block), block_bytes);
+    if (!block.empty()) {
+      check_interrupted();
+      sink(std::span<const Piece>(block), block_bytes);
+    }
     block.clear();
     block_bytes = 0;
   };

@@ -78,15 +78,15 @@ PuppetTree::PuppetTree(RestorePlan& plan, const ImageStore& store, RestoredFiles
 }
 
 PuppetTree::~PuppetTree() {
-  std::vector<pid_t> pids;
-  for (const auto& p : puppets_) {
-    pids.push_back(p->pid());
-    kill(p->pid(), SIGKILL);
+  if (!released_) {
+    // One that was cloned but not adopted yet is attached, too: whoever can be waited for is ours.
+    for (const auto& p : plan_.processes)
+      if (by_process_.contains(p.get()) || waitpid(p->pid, nullptr, __WALL | WNOHANG) >= 0) kill(p->pid, SIGKILL);
+    puppets_.clear();
+    for (const auto& p : plan_.processes)
+      while (waitpid(p->pid, nullptr, __WALL) == p->pid) {
+      }
   }
-  puppets_.clear();
-  for (pid_t pid : pids)
-    while (waitpid(pid, nullptr, __WALL) == pid) {
-    }
   prctl(PR_SET_CHILD_SUBREAPER, 0);
 }
 

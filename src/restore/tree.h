@@ -33,7 +33,10 @@ class PuppetTree {
   std::span<const std::unique_ptr<Puppet>> puppets() const { return puppets_; }
   const FdChannel& channel() const { return channel_; }
   // All puppets are on their own: the destructor leaves them alone.
-  void released() { puppets_.clear(); }
+  void released() {
+    puppets_.clear();
+    released_ = true;
+  }
   uint64_t pages_filled() const { return stats_.written_pages; }
   uint64_t pages_shared() const { return stats_.kept_pages; }
 
@@ -67,6 +70,7 @@ class PuppetTree {
   std::map<uint64_t, Fd> shared_objects_;
   std::map<std::pair<uint32_t, uint32_t>, Fd> mapped_files_;
   FillStats stats_;
+  bool released_ = false;
 };
 
 }  // namespace stasis

@@ -213,15 +213,22 @@ Tracee& Puppet::adopt_thread(pid_t tid, StopWaiter& waiter) {
 
 Puppet::~Puppet() {
   if (threads_.empty() || threads_.front().tid() == 0) return;
-  // Threads are waited for before the leader: its status comes only after theirs.
   kill(pid_, SIGKILL);
-  for (size_t i = threads_.size(); i-- > 0;) {
-    const pid_t tid = threads_[i].tid();
-    threads_[i].forget();
+  for (Tracee& t : threads_) t.forget();
+  const auto wait_for_end = [](pid_t tid) {
     int status;
     while (waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status)) {
     }
+  };
+  // Threads are waited for before the leader: its status comes only after theirs. Some may have been cloned, and thus
+  // attached, but not adopted yet.
+  try {
+    for (pid_t tid : ProcDir(pid_).threads())
+      if (tid != pid_) wait_for_end(tid);
+  } catch (const Error& e) {
+    log_debug("{}", e.what());
   }
+  wait_for_end(pid_);
 }
 
 void Puppet::run(SyscallBatch& batch, StopWaiter& waiter) { host_.run(leader(), 0, batch, waiter); }
