@@ -41,7 +41,7 @@ void fail_interrupted_call(Registers& regs);
 
 // One system call of a batch, as the loop in the tracee reads it. The layout is the same on every CPU.
 struct BatchEntry {
-  uint64_t number;     // kEndOfTable ends a table
+  uint64_t number;  // kEndOfTable ends a table
   uint64_t args[6];
   int64_t result;      // the kernel's value: negative errno on failure
   uint64_t result_to;  // address in the tracee where the result is stored too; never null (default: `result`)
@@ -50,8 +50,8 @@ struct BatchEntry {
 static_assert(sizeof(BatchEntry) == 80);
 
 inline constexpr uint64_t kEndOfTable = ~uint64_t{0};
-inline constexpr uint64_t kStopOnError = 1;    // a failing call ends the batch
-inline constexpr uint64_t kExitIfChild = 2;    // result 0 means: I am a forked copy; leave by exit_group
+inline constexpr uint64_t kStopOnError = 1;               // a failing call ends the batch
+inline constexpr uint64_t kExitIfChild = 2;               // result 0 means: I am a forked copy; leave by exit_group
 inline constexpr uint64_t kNotRun = uint64_t(INT64_MIN);  // initial `result`: the call was not made
 
 // The head of a thread's slot: what the loop and the heal code need. Written by the controller before the thread
@@ -59,8 +59,8 @@ inline constexpr uint64_t kNotRun = uint64_t(INT64_MIN);  // initial `result`: t
 struct SlotHead {
   Registers registers;  // as the thread must get them back: rewind_interrupted_call() applied
   uint64_t signal_mask;
-  uint64_t undo_table;   // address of the entries run when no controller takes the report
-  uint64_t heal_code;    // address of this slot's heal code
+  uint64_t undo_table;      // address of the entries run when no controller takes the report
+  uint64_t heal_code;       // address of this slot's heal code
   uint64_t report_call[3];  // tgid, tid (both in the tracee's own pid namespace), signal (0 in step mode)
 };
 

@@ -116,8 +116,7 @@ int ptrace_rseq_configuration(pid_t tid, uapi::ptrace_rseq_configuration& out) n
 }
 
 int ptrace_syscall_user_dispatch(pid_t tid, uapi::ptrace_sud_config& out) noexcept {
-  return static_cast<int>(
-      raw(SYS_ptrace, uapi::ptrace_get_syscall_user_dispatch_config, tid, sizeof out, &out));
+  return static_cast<int>(raw(SYS_ptrace, uapi::ptrace_get_syscall_user_dispatch_config, tid, sizeof out, &out));
 }
 
 int sched_getattr(pid_t tid, uapi::sched_attr& out) noexcept {

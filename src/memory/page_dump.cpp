@@ -99,8 +99,8 @@ void add_vdso(PieceList& list, const Vma& vma, std::span<const std::byte> image)
 }
 
 // Whether the task shares anonymous pages with a parent or child, as far as a sample of its runs tells. Such pages must
-// not be read by process_vm_readv: it pins them, and the kernel first gives the task a copy of its own of every page that
-// it pins (gup_must_unshare(), Linux 5.19), in the freeze and for good.
+// not be read by process_vm_readv: it pins them, and the kernel first gives the task a copy of its own of every page
+// that it pins (gup_must_unshare(), Linux 5.19), in the freeze and for good.
 bool shares_pages(const TaskPages& task) {
   constexpr size_t kSamples = 32;
   const auto& runs = task.scan->runs;
@@ -110,8 +110,8 @@ bool shares_pages(const TaskPages& task) {
     for (uint64_t page : {uint64_t{0}, runs[i].nr_pages / 2}) {
       const uint64_t address = runs[i].start + page * page_size_bytes();
       uint64_t entry = 0;
-      if (::pread(task.pagemap_fd, &entry, sizeof entry, static_cast<off_t>(address / page_size_bytes() * sizeof entry)) !=
-          sizeof entry)
+      if (::pread(task.pagemap_fd, &entry, sizeof entry,
+                  static_cast<off_t>(address / page_size_bytes() * sizeof entry)) != sizeof entry)
         return true;
       constexpr uint64_t interesting = uapi::pm_present | uapi::pm_file | uapi::pm_mmap_exclusive;
       if ((entry & interesting) == uapi::pm_present) return true;

@@ -35,8 +35,8 @@ uint64_t total_bytes(std::span<const Piece> pieces) {
   return sum;
 }
 
-// Calls sink(pieces, bytes) for blocks of at most copy_block_bytes that are consecutive in the file. Throws when the run
-// is interrupted: gigabytes take seconds.
+// Calls sink(pieces, bytes) for blocks of at most copy_block_bytes that are consecutive in the file. Throws when the
+// run is interrupted: gigabytes take seconds.
 template <class Piece, class Sink>
 void for_each_block(std::span<const Piece> pieces, Sink&& sink) {
   std::vector<Piece> block;

@@ -32,12 +32,14 @@
 namespace stasis {
 
 const std::vector<TaskObject>& task_objects() {
+  // One row, one line.
+  // clang-format off
   static const std::vector<TaskObject> rows = {
       // ---- the process: settled by its leader, before the credentials of any thread ----
       task_object<TaskState>(),
       task_object<RefusedProcessState>(),
       task_object<Personality>(),
-      task_object<LoginUid>(),    // needs CAP_AUDIT_CONTROL once it is set (O-1)
+      task_object<LoginUid>(),  // needs CAP_AUDIT_CONTROL once it is set (O-1)
       task_object<ThpDisable>(),
       task_object<Membarrier>(),
       task_object<PosixTimers>(),            // created with all threads there, armed last (O-55)
@@ -63,6 +65,7 @@ const std::vector<TaskObject>& task_objects() {
       task_object<Credentials>(),           // privileges end here (O-57, O-58)
       task_object<ParentDeathSignal>(),     // a change of credentials clears it (O-59)
   };
+  // clang-format on
   return rows;
 }
 

@@ -52,12 +52,12 @@ enum class Scope { process, thread };
 // A stopped thread of a dump, seen from outside.
 struct LookView {
   const DumpOptions& options;
-  pid_t pid = 0, tid = 0;     // as this program sees them
-  Tracee& thread;             // stopped, own state saved
-  const ProcStat& stat;       // of the thread
-  const ProcStatus& status;   // of the thread
-  ProcDir& proc;              // of the process; reading invalidates the text read before
-  std::string who;            // "pid 42 (redis-server)", for errors
+  pid_t pid = 0, tid = 0;    // as this program sees them
+  Tracee& thread;            // stopped, own state saved
+  const ProcStat& stat;      // of the thread
+  const ProcStatus& status;  // of the thread
+  ProcDir& proc;             // of the process; reading invalidates the text read before
+  std::string who;           // "pid 42 (redis-server)", for errors
 };
 
 // A puppet thread that is about to become the saved one.
@@ -155,8 +155,7 @@ TaskObject task_object() {
   row.scope = K::scope;
   row.make = [](std::any& a) { a.emplace<detail::Held<K>>(); };
   if constexpr (requires { K::proc_files; }) row.proc_files = K::proc_files;
-  if constexpr (requires { &K::look; })
-    row.look = [](const LookView& v, std::any& a) { K::look(v, held<K>(a).state); };
+  if constexpr (requires { &K::look; }) row.look = [](const LookView& v, std::any& a) { K::look(v, held<K>(a).state); };
   if constexpr (requires { &K::ask; })
     row.ask = [](const LookView& v, SyscallBatch& b, std::any& a) { K::ask(v, b, held<K>(a).ask, held<K>(a).state); };
   if constexpr (requires { &K::answer; })

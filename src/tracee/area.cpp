@@ -10,19 +10,31 @@ namespace stasis {
 namespace {
 
 constexpr size_t kPage = 4096;
-constexpr size_t pages(size_t n) { return (n + kPage - 1) & ~(kPage - 1); }
-constexpr size_t align16(size_t n) { return (n + 15) & ~size_t{15}; }
+constexpr size_t pages(size_t n) {
+  return (n + kPage - 1) & ~(kPage - 1);
+}
+constexpr size_t align16(size_t n) {
+  return (n + 15) & ~size_t{15};
+}
 // The kernel keeps stack_guard_gap (256 pages) free below an area that grows down.
 constexpr uint64_t kGrowthRoom = 512 * kPage;
 constexpr uint64_t kLowest = 0x100000;
 // End of user addresses with four-level page tables; higher ones are given only on request.
 constexpr uint64_t kHighest = 0x7ffffffff000;
 
-size_t loop_room() { return align16(arch::batch_loop().size()); }
-size_t heal_room() { return align16(arch::heal_code_size()); }
+size_t loop_room() {
+  return align16(arch::batch_loop().size());
+}
+size_t heal_room() {
+  return align16(arch::heal_code_size());
+}
 // A later controller that finds every better place in use boots from here.
-size_t spare_room() { return 2 * align16(arch::bootstrap_size(3)) + 64; }
-size_t code_bytes_for(unsigned slots) { return pages(loop_room() + slots * heal_room() + spare_room()); }
+size_t spare_room() {
+  return 2 * align16(arch::bootstrap_size(3)) + 64;
+}
+size_t code_bytes_for(unsigned slots) {
+  return pages(loop_room() + slots * heal_room() + spare_room());
+}
 constexpr size_t kHeadRoom = align16(sizeof(arch::SlotHead));
 
 }  // namespace
@@ -39,17 +51,25 @@ size_t BatchArea::bytes_for(unsigned slots, size_t first_slot_bytes, size_t othe
   return BatchArea(0, slots, first_slot_bytes, other_slot_bytes).bytes();
 }
 
-uint64_t BatchArea::reported() const { return loop() + arch::batch_reported_offset(); }
+uint64_t BatchArea::reported() const {
+  return loop() + arch::batch_reported_offset();
+}
 
-uint64_t BatchArea::heal_code(unsigned slot) const { return address_ + loop_room() + slot * heal_room(); }
+uint64_t BatchArea::heal_code(unsigned slot) const {
+  return address_ + loop_room() + slot * heal_room();
+}
 
 uint64_t BatchArea::slot(unsigned index) const {
   return slots_address() + (index == 0 ? 0 : first_ + (index - 1) * other_);
 }
 
-uint64_t BatchArea::batch(unsigned slot_index) const { return slot(slot_index) + kHeadRoom; }
+uint64_t BatchArea::batch(unsigned slot_index) const {
+  return slot(slot_index) + kHeadRoom;
+}
 
-size_t BatchArea::batch_capacity(unsigned slot) const { return (slot == 0 ? first_ : other_) - kHeadRoom; }
+size_t BatchArea::batch_capacity(unsigned slot) const {
+  return (slot == 0 ? first_ : other_) - kHeadRoom;
+}
 
 std::vector<std::byte> BatchArea::code_image() const {
   // Only what is not zero: a fresh mapping has the rest.
@@ -65,8 +85,7 @@ std::vector<std::byte> BatchArea::code_image() const {
 
 bool BatchArea::looks_like_code(std::span<const std::byte> first_bytes) {
   const auto loop_code = arch::batch_loop();
-  return first_bytes.size() >= loop_code.size() &&
-         std::equal(loop_code.begin(), loop_code.end(), first_bytes.begin());
+  return first_bytes.size() >= loop_code.size() && std::equal(loop_code.begin(), loop_code.end(), first_bytes.begin());
 }
 
 uint64_t find_free_range(std::span<const Mapping> mappings, size_t bytes) {

@@ -14,7 +14,9 @@ constexpr uint32_t kUndo = 1u << 31;
 // result_to of an entry that forwards nothing; resolved to its own result field.
 constexpr uint64_t kToItself = ~uint64_t{0};
 // result_to while it means "argument a of entry e": e * 8 + a.
-constexpr uint64_t forward_code(uint64_t entry, uint64_t arg) { return entry * 8 + arg; }
+constexpr uint64_t forward_code(uint64_t entry, uint64_t arg) {
+  return entry * 8 + arg;
+}
 
 }  // namespace
 
@@ -63,15 +65,21 @@ BatchData SyscallBatch::data(std::span<const std::byte> bytes) {
   return d;
 }
 
-BatchData SyscallBatch::text(const std::string& s) { return data(std::as_bytes(std::span(s.c_str(), s.size() + 1))); }
+BatchData SyscallBatch::text(const std::string& s) {
+  return data(std::as_bytes(std::span(s.c_str(), s.size() + 1)));
+}
 
 void SyscallBatch::store(BatchData where, std::span<const std::byte> bytes) {
   if (!bytes.empty()) std::memcpy(data_.data() + where.offset, bytes.data(), bytes.size());
 }
 
-void SyscallBatch::point(BatchData where, BatchData target) { pointers_.push_back({where.offset, target.offset}); }
+void SyscallBatch::point(BatchData where, BatchData target) {
+  pointers_.push_back({where.offset, target.offset});
+}
 
-size_t SyscallBatch::size() const { return data_offset() + data_.size(); }
+size_t SyscallBatch::size() const {
+  return data_offset() + data_.size();
+}
 
 void SyscallBatch::clear() {
   entries_.clear();

@@ -44,8 +44,8 @@ class SyscallBatch {
   class Arg {
    public:
     template <class T>
-      requires(std::is_integral_v<T> || std::is_enum_v<T>)
-    Arg(T value) : kind_(Kind::value), value_(static_cast<uint64_t>(value)) {}
+    requires(std::is_integral_v<T> || std::is_enum_v<T>) Arg(T value)
+        : kind_(Kind::value), value_(static_cast<uint64_t>(value)) {}
     Arg(std::nullptr_t) : kind_(Kind::value) {}
     template <class T>
     Arg(RemotePtr<T> p) : kind_(Kind::value), value_(p.address()) {}
@@ -72,8 +72,7 @@ class SyscallBatch {
   BatchData data(std::span<const std::byte> bytes);
   BatchData text(const std::string& zero_terminated);
   template <class T>
-    requires std::is_trivially_copyable_v<T>
-  BatchData object(const T& value) {
+  requires std::is_trivially_copyable_v<T> BatchData object(const T& value) {
     return data(std::as_bytes(std::span(&value, 1)));
   }
   // Overwrites input placed before the run.
@@ -105,8 +104,8 @@ class SyscallBatch {
   std::string describe(const arch::BatchEntry& entry) const;
   std::span<const std::byte> bytes(BatchData d) const { return std::span(data_).subspan(d.offset, d.size); }
   template <class T>
-    requires std::is_trivially_copyable_v<T>
-  T value(BatchData d) const {
+  requires std::is_trivially_copyable_v<T> T value(BatchData d)
+  const {
     T out;
     std::memcpy(&out, data_.data() + d.offset, sizeof out);
     return out;

@@ -11,7 +11,9 @@
 
 namespace stasis {
 
-std::string BatchHost::describe() const { return fmt::format("pid {} ({})", pid_, name_); }
+std::string BatchHost::describe() const {
+  return fmt::format("pid {} ({})", pid_, name_);
+}
 
 void throw_if_failed(const SyscallBatch& batch, const std::string& who) {
   const arch::BatchEntry* e = batch.failed();
@@ -23,8 +25,8 @@ void throw_if_failed(const SyscallBatch& batch, const std::string& who) {
 
 void BatchHost::start(Tracee& thread, unsigned slot, const SyscallBatch& batch) {
   if (batch.size() > area_.batch_capacity(slot))
-    throw Error(Reason::INTERNAL, fmt::format("a batch of {} bytes for a slot of {}", batch.size(),
-                                              area_.batch_capacity(slot)))
+    throw Error(Reason::INTERNAL,
+                fmt::format("a batch of {} bytes for a slot of {}", batch.size(), area_.batch_capacity(slot)))
         .object(describe());
   const uint64_t at = area_.batch(slot);
   arch::SlotHead head{};
@@ -47,9 +49,9 @@ void BatchHost::start(Tracee& thread, unsigned slot, const SyscallBatch& batch) 
     throw Error(Reason::TRACEE_LOST, "its batch area cannot be written")
         .object(describe())
         .error_number(n < 0 ? static_cast<int>(-n) : EFAULT);
-  thread.send_to(arch::batch_registers(thread.own_registers(), area_.loop(), at + batch.entries_offset(),
-                                       area_.slot(slot)),
-                 report_);
+  thread.send_to(
+      arch::batch_registers(thread.own_registers(), area_.loop(), at + batch.entries_offset(), area_.slot(slot)),
+      report_);
   thread.start(report_);
 }
 
@@ -58,8 +60,7 @@ void BatchHost::finish(Tracee& thread, unsigned slot, SyscallBatch& batch, StopW
   const size_t skip = batch.entries_offset();
   scratch_.resize(batch.size() - skip);
   const int err = process_vm_read_all(pid_, area_.batch(slot) + skip, scratch_.data(), scratch_.size());
-  if (err != 0)
-    throw Error(Reason::TRACEE_LOST, "its batch area cannot be read").object(describe()).error_number(-err);
+  if (err != 0) throw Error(Reason::TRACEE_LOST, "its batch area cannot be read").object(describe()).error_number(-err);
   batch.take_results(scratch_);
   throw_if_failed(batch, thread.describe());
 }

@@ -19,7 +19,9 @@ namespace {
 
 // Bounds what is read in search of free bytes.
 constexpr size_t kLargestCode = 256 * 1024;
-constexpr uint64_t align16(uint64_t n) { return (n + 15) & ~uint64_t{15}; }
+constexpr uint64_t align16(uint64_t n) {
+  return (n + 15) & ~uint64_t{15};
+}
 
 bool read_exactly(int memory_fd, uint64_t address, void* out, size_t bytes) {
   return pread(memory_fd, out, bytes, static_cast<off_t>(address)) == static_cast<ssize_t>(bytes);
@@ -52,7 +54,9 @@ uint64_t find_zeros(int memory_fd, uint64_t from, uint64_t to, size_t bytes) {
 
 using Range = std::pair<uint64_t, uint64_t>;
 
-bool is_code_area_shape(const Mapping& m) { return m.exec && !m.write && !m.shared && m.inode == 0 && m.name.empty(); }
+bool is_code_area_shape(const Mapping& m) {
+  return m.exec && !m.write && !m.shared && m.inode == 0 && m.name.empty();
+}
 
 bool begins_with(std::span<const std::byte> text, std::span<const std::byte> head) {
   return text.size() >= head.size() && std::equal(head.begin(), head.end(), text.begin());
@@ -109,7 +113,8 @@ uint64_t find_hole_in_padding(std::span<const Mapping> mappings, int memory_fd, 
         std::memcmp(h.e_ident, ELFMAG, SELFMAG) != 0 || h.e_phentsize != sizeof(Elf64_Phdr) || h.e_phnum > 64)
       continue;
     std::vector<Elf64_Phdr> headers(h.e_phnum);
-    if (!read_exactly(memory_fd, first->start + h.e_phoff, headers.data(), headers.size() * sizeof(Elf64_Phdr))) continue;
+    if (!read_exactly(memory_fd, first->start + h.e_phoff, headers.data(), headers.size() * sizeof(Elf64_Phdr)))
+      continue;
     for (const Elf64_Phdr& p : headers) {
       if (p.p_type != PT_LOAD || (p.p_flags & PF_X) == 0 || p.p_filesz != p.p_memsz) continue;
       const uint64_t file_end = p.p_offset + p.p_filesz;
@@ -182,11 +187,10 @@ void Borrowed::clear_bootstrap() {
 
 void Borrowed::start_open(std::span<const Mapping> mappings, const Shape& shape, ReportSignal report) {
   hole_ = find_bootstrap_hole(mappings, memory_.get(), arch::bootstrap_size(2));
-  const uint64_t address =
-      shape.address != 0
-          ? shape.address
-          : find_free_range(mappings,
-                            BatchArea::bytes_for(shape.slots, shape.first_slot_bytes, shape.other_slot_bytes));
+  const uint64_t address = shape.address != 0
+                               ? shape.address
+                               : find_free_range(mappings, BatchArea::bytes_for(shape.slots, shape.first_slot_bytes,
+                                                                                shape.other_slot_bytes));
   if (hole_ == 0 || address == 0)
     throw Error(Reason::NO_ROOM_FOR_BATCH,
                 hole_ == 0 ? "no executable memory with free bytes was found" : "no free address range was found")

@@ -2,7 +2,8 @@
 // end. A controller that is killed at any instant leaves the process unharmed: every thread then undoes, takes back its
 // registers and goes on (the area and one private page of the vdso stay behind).
 //
-// Opening and closing come in two halves each, so that many processes can be driven at once: start all, then finish all.
+// Opening and closing come in two halves each, so that many processes can be driven at once: start all, then finish
+// all.
 #pragma once
 
 #include <memory>

@@ -28,9 +28,10 @@ int main(int argc, char** argv) {
     ProcDir proc(pid);
     const ProcStatus status = parse_status(proc.read("status"));
     const auto mappings = parse_maps(proc.read("maps"));
-    const ReportSignal report =
-        choose_report_signal({.ignored = status.sig_ignored, .caught = status.sig_caught,
-                              .blocked = status.sig_blocked, .pending = status.sig_pending | status.shared_pending});
+    const ReportSignal report = choose_report_signal({.ignored = status.sig_ignored,
+                                                      .caught = status.sig_caught,
+                                                      .blocked = status.sig_blocked,
+                                                      .pending = status.sig_pending | status.shared_pending});
     Borrowed borrowed(pid, status.name, thread, proc.open("mem", O_RDWR));
     borrowed.start_open(mappings, {}, report);
     borrowed.finish_open(waiter);

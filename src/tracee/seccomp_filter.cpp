@@ -168,8 +168,9 @@ void require_calls_allowed(std::span<const SeccompProgram> filters, std::span<co
     for (const SeccompProgram& f : filters) {
       const uint32_t answer = evaluate_seccomp(f, static_cast<uint64_t>(number), {}, 0) & SECCOMP_RET_ACTION_FULL;
       if (answer == SECCOMP_RET_ALLOW || answer == SECCOMP_RET_LOG) continue;
-      throw Error(Reason::SECCOMP_REFUSES,
-                  fmt::format("its seccomp filter does not allow {}, which the dump makes in the task", call_name(number)))
+      throw Error(
+          Reason::SECCOMP_REFUSES,
+          fmt::format("its seccomp filter does not allow {}, which the dump makes in the task", call_name(number)))
           .object(who)
           .remedy("allow the call in the filter, or stop the service in the ordinary way");
     }

@@ -255,7 +255,9 @@ class TreeSeizer {
         if ((a.tid() == pid) != (b.tid() == pid)) return a.tid() == pid;
         return a.tid() < b.tid();
       });
-      out.push_back({pid, node.parent, node.zombie,
+      out.push_back({pid,
+                     node.parent,
+                     node.zombie,
                      {std::make_move_iterator(node.threads.begin()), std::make_move_iterator(node.threads.end())}});
     }
     return out;

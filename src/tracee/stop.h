@@ -15,7 +15,7 @@ using Clock = std::chrono::steady_clock;
 struct StopStatus {
   int raw = 0;
 
-  bool exited() const;       // normally or by a signal
+  bool exited() const;  // normally or by a signal
   bool stopped() const;
   int signal() const;        // WSTOPSIG: the signal of a signal or group stop
   int event() const;         // PTRACE_EVENT_*, 0 for a signal stop

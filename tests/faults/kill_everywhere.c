@@ -35,6 +35,7 @@ enum {
   kPatienceMs = 1000,  // within which every heart must beat again
   kToolSeconds = 20,   // a run of the tool that takes longer hangs
   kWholeDumpEvery = 50,
+  kRenewEvery = 200,
   kPathBytes = PATH_MAX + 64
 };
 
@@ -320,13 +321,48 @@ static void end_subject(void) {
 
 // There is nothing, or there is everything. What was in the beats file at the dump is put back for the next restore.
 static void after_killed_restore(const void* saved_beats) {
-  double until = now_s() + 0.05;
-  while (subject_exists() && now_s() < until) sleep_ms(1);
+  char trouble[160] = "";
+  double until = now_s() + 3;
+  while (subject_exists() && (look_at_threads(trouble, sizeof trouble), trouble[0] != '\0') && now_s() < until)
+    sleep_ms(1);
   if (subject_exists()) {
     expect_alive();
     end_subject();
   }
   memcpy(cells, saved_beats, kPageBytes);
+}
+
+// The subject checks itself for the last time and ends.
+static void final_check(void) {
+  char path[kPathBytes + 16], text[700];
+  snprintf(path, sizeof path, "%s/check", subject_directory);
+  int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  if (fd < 0 || write(fd, "1 last\n", 7) != 7) fail("cannot ask the subject");
+  close(fd);
+  snprintf(path, sizeof path, "%s/result", subject_directory);
+  for (int waited_ms = 0; !read_text(path, text, sizeof text); waited_ms += 5) {
+    if (waited_ms > 10000) fail("the subject gives no answer at the end");
+    sleep_ms(5);
+  }
+  if (strncmp(text, "1 PASS", 6) != 0) fail("the subject says at the end: %s", text);
+}
+
+// Every killed dump may leave an area in the subject; a fresh one keeps the sweep fast.
+static void renew_subject(void) {
+  final_check();
+  for (int waited_ms = 0; subject_exists(); waited_ms++) {
+    if (waited_ms > 5000) fail("the subject does not end");
+    sleep_ms(1);
+  }
+  munmap(cells, kPageBytes);
+  for (int i = 0; i < 4; i++) {
+    static const char* const names[] = {"ready", "check", "result", "beats"};
+    char path[kPathBytes + 16];
+    snprintf(path, sizeof path, "%s/%s", subject_directory, names[i]);
+    unlink(path);
+  }
+  start_subject();
+  expect_alive();
 }
 
 static void sweep(long first, long stride) {
@@ -350,23 +386,10 @@ static void sweep(long first, long stride) {
       after_killed_restore(saved_beats);
     else
       after_killed_dump(kills);
+    if (!restores && kills % kRenewEvery == 0) renew_subject();
   }
   printf("%s: %ld kills, the last before system call %ld, in %.1f s: no harm\n", verb, kills, current_k,
          now_s() - began_s);
-}
-
-static void final_check(void) {
-  char path[kPathBytes + 16], text[700];
-  snprintf(path, sizeof path, "%s/check", subject_directory);
-  int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (fd < 0 || write(fd, "1 last\n", 7) != 7) fail("cannot ask the subject");
-  close(fd);
-  snprintf(path, sizeof path, "%s/result", subject_directory);
-  for (int waited_ms = 0; !read_text(path, text, sizeof text); waited_ms += 5) {
-    if (waited_ms > 10000) fail("the subject gives no answer at the end");
-    sleep_ms(5);
-  }
-  if (strncmp(text, "1 PASS", 6) != 0) fail("the subject says at the end: %s", text);
 }
 
 static void on_alarm(int signal_number) {

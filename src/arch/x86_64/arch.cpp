@@ -43,7 +43,9 @@ Interrupted interrupted_call(const Registers& regs) {
   }
 }
 
-uint64_t interrupted_call_number(const Registers& regs) { return regs.orig_rax; }
+uint64_t interrupted_call_number(const Registers& regs) {
+  return regs.orig_rax;
+}
 
 void rewind_to_call(Registers& regs, uint64_t number) {
   regs.rax = number;
@@ -73,9 +75,13 @@ void fail_interrupted_call(Registers& regs) {
 
 // ---- syscall batches -------------------------------------------------------------------------------------
 
-std::span<const std::byte> batch_loop() { return {stasis_batch_loop, stasis_batch_loop_end}; }
+std::span<const std::byte> batch_loop() {
+  return {stasis_batch_loop, stasis_batch_loop_end};
+}
 
-size_t batch_reported_offset() { return static_cast<size_t>(stasis_batch_reported - stasis_batch_loop); }
+size_t batch_reported_offset() {
+  return static_cast<size_t>(stasis_batch_reported - stasis_batch_loop);
+}
 
 Registers batch_registers(const Registers& own, uint64_t loop, uint64_t first_entry, uint64_t slot) {
   Registers regs = own;
@@ -132,15 +138,15 @@ std::vector<std::byte> heal_code(uint64_t code_address, uint64_t slot) {
   // None of the instructions after popf changes flags; syscall saves and restores them.
   const auto reg = [&](size_t offset) { return slot + offset; };
   Assembler a(code_address);
-  a.relative({0x48, 0x8d, 0x25}, reg(offsetof(Registers, eflags)));  // lea  eflags(%rip), %rsp
-  a.bytes({0x9d});                                                   // popf
-  a.relative({0x48, 0x8b, 0x25}, reg(offsetof(Registers, rsp)));     // mov  rsp(%rip), %rsp
-  a.bytes({0xb8, __NR_rt_sigprocmask, 0, 0, 0});                     // mov  $rt_sigprocmask, %eax
-  a.bytes({0xbf, 2, 0, 0, 0});                                       // mov  $SIG_SETMASK, %edi
+  a.relative({0x48, 0x8d, 0x25}, reg(offsetof(Registers, eflags)));        // lea  eflags(%rip), %rsp
+  a.bytes({0x9d});                                                         // popf
+  a.relative({0x48, 0x8b, 0x25}, reg(offsetof(Registers, rsp)));           // mov  rsp(%rip), %rsp
+  a.bytes({0xb8, __NR_rt_sigprocmask, 0, 0, 0});                           // mov  $rt_sigprocmask, %eax
+  a.bytes({0xbf, 2, 0, 0, 0});                                             // mov  $SIG_SETMASK, %edi
   a.relative({0x48, 0x8d, 0x35}, slot + offsetof(SlotHead, signal_mask));  // lea mask(%rip), %rsi
-  a.bytes({0xba, 0, 0, 0, 0});                                       // mov  $0, %edx
-  a.bytes({0x41, 0xba, 8, 0, 0, 0});                                 // mov  $8, %r10d
-  a.bytes({0x0f, 0x05});                                             // syscall
+  a.bytes({0xba, 0, 0, 0, 0});                                             // mov  $0, %edx
+  a.bytes({0x41, 0xba, 8, 0, 0, 0});                                       // mov  $8, %r10d
+  a.bytes({0x0f, 0x05});                                                   // syscall
   a.relative({0x48, 0x8b, 0x05}, reg(offsetof(Registers, rax)));
   a.relative({0x48, 0x8b, 0x1d}, reg(offsetof(Registers, rbx)));
   a.relative({0x48, 0x8b, 0x0d}, reg(offsetof(Registers, rcx)));
@@ -156,7 +162,7 @@ std::vector<std::byte> heal_code(uint64_t code_address, uint64_t slot) {
   a.relative({0x4c, 0x8b, 0x2d}, reg(offsetof(Registers, r13)));
   a.relative({0x4c, 0x8b, 0x35}, reg(offsetof(Registers, r14)));
   a.relative({0x4c, 0x8b, 0x3d}, reg(offsetof(Registers, r15)));
-  a.relative({0xff, 0x25}, reg(offsetof(Registers, rip)));           // jmp  *rip(%rip)
+  a.relative({0xff, 0x25}, reg(offsetof(Registers, rip)));  // jmp  *rip(%rip)
   return a.take();
 }
 
@@ -167,20 +173,34 @@ size_t heal_code_size() {
 
 namespace {
 
-size_t bootstrap_loop_size() { return static_cast<size_t>(stasis_bootstrap_loop_end - stasis_bootstrap_loop); }
+size_t bootstrap_loop_size() {
+  return static_cast<size_t>(stasis_bootstrap_loop_end - stasis_bootstrap_loop);
+}
 
-constexpr size_t align8(size_t n) { return (n + 7) & ~size_t{7}; }
+constexpr size_t align8(size_t n) {
+  return (n + 7) & ~size_t{7};
+}
 
 // Layout of the bootstrap piece: loop, heal code, slot, calls.
-size_t bootstrap_heal_offset() { return align8(bootstrap_loop_size()); }
-size_t bootstrap_slot_offset() { return align8(bootstrap_heal_offset() + heal_code_size()); }
-size_t bootstrap_calls_offset() { return align8(bootstrap_slot_offset() + sizeof(SlotHead)); }
+size_t bootstrap_heal_offset() {
+  return align8(bootstrap_loop_size());
+}
+size_t bootstrap_slot_offset() {
+  return align8(bootstrap_heal_offset() + heal_code_size());
+}
+size_t bootstrap_calls_offset() {
+  return align8(bootstrap_slot_offset() + sizeof(SlotHead));
+}
 
 }  // namespace
 
-size_t bootstrap_size(size_t calls) { return bootstrap_calls_offset() + calls * sizeof(BootstrapCall) + 8; }
+size_t bootstrap_size(size_t calls) {
+  return bootstrap_calls_offset() + calls * sizeof(BootstrapCall) + 8;
+}
 
-std::span<const std::byte> bootstrap_loop() { return {stasis_bootstrap_loop, stasis_bootstrap_loop_end}; }
+std::span<const std::byte> bootstrap_loop() {
+  return {stasis_bootstrap_loop, stasis_bootstrap_loop_end};
+}
 
 std::optional<BootstrapCall> first_bootstrap_call(std::span<const std::byte> text) {
   if (text.size() < bootstrap_size(1)) return std::nullopt;
@@ -189,7 +209,9 @@ std::optional<BootstrapCall> first_bootstrap_call(std::span<const std::byte> tex
   return call;
 }
 
-size_t bootstrap_reported_offset() { return static_cast<size_t>(stasis_bootstrap_reported - stasis_bootstrap_loop); }
+size_t bootstrap_reported_offset() {
+  return static_cast<size_t>(stasis_bootstrap_reported - stasis_bootstrap_loop);
+}
 
 std::vector<std::byte> bootstrap_code(uint64_t address, const SlotHead& slot, std::span<const BootstrapCall> calls) {
   std::vector<std::byte> out(bootstrap_size(calls.size()));
@@ -209,7 +231,9 @@ Registers bootstrap_registers(const Registers& own, uint64_t address) {
   return batch_registers(own, address, address + bootstrap_calls_offset(), address + bootstrap_slot_offset());
 }
 
-int64_t bootstrap_result(const Registers& regs) { return static_cast<int64_t>(regs.r13); }
+int64_t bootstrap_result(const Registers& regs) {
+  return static_cast<int64_t>(regs.r13);
+}
 
 // ---- extended state, stub --------------------------------------------------------------------------------
 
@@ -225,8 +249,12 @@ size_t extended_state_size() {
   return size;
 }
 
-std::span<const std::byte> stub_executable() { return {stasis_stub, stasis_stub_end}; }
+std::span<const std::byte> stub_executable() {
+  return {stasis_stub, stasis_stub_end};
+}
 
-std::string_view name() { return "x86_64"; }
+std::string_view name() {
+  return "x86_64";
+}
 
 }  // namespace stasis::arch

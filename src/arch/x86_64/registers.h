@@ -10,11 +10,21 @@ namespace stasis::arch {
 using Registers = user_regs_struct;
 static_assert(sizeof(Registers) == 216);
 
-inline uint64_t instruction_pointer(const Registers& r) { return r.rip; }
-inline uint64_t stack_pointer(const Registers& r) { return r.rsp; }
-inline void set_instruction_pointer(Registers& r, uint64_t v) { r.rip = v; }
-inline void set_stack_pointer(Registers& r, uint64_t v) { r.rsp = v; }
-inline void set_thread_pointer(Registers& r, uint64_t v) { r.fs_base = v; }
+inline uint64_t instruction_pointer(const Registers& r) {
+  return r.rip;
+}
+inline uint64_t stack_pointer(const Registers& r) {
+  return r.rsp;
+}
+inline void set_instruction_pointer(Registers& r, uint64_t v) {
+  r.rip = v;
+}
+inline void set_stack_pointer(Registers& r, uint64_t v) {
+  r.rsp = v;
+}
+inline void set_thread_pointer(Registers& r, uint64_t v) {
+  r.fs_base = v;
+}
 // The n-th argument of the system call that the registers stand at.
 inline uint64_t call_argument(const Registers& r, int n) {
   switch (n) {
@@ -33,8 +43,12 @@ inline uint64_t call_argument(const Registers& r, int n) {
   }
 }
 // For registers that stand at a call instruction: which call it makes.
-inline void set_call_number(Registers& r, uint64_t number) { r.rax = number; }
+inline void set_call_number(Registers& r, uint64_t number) {
+  r.rax = number;
+}
 // True for a thread that runs 32-bit code.
-inline bool is_compat(const Registers& r) { return r.cs != 0x33; }
+inline bool is_compat(const Registers& r) {
+  return r.cs != 0x33;
+}
 
 }  // namespace stasis::arch

@@ -27,7 +27,9 @@ HeldLocks::HeldLocks(std::string_view proc_locks, bool complete) : looked_at_all
   for (const FileLock& lock : parse_locks(proc_locks)) inodes_.insert(lock.inode);
 }
 
-void HeldLocks::look_at_all() { *this = HeldLocks(ProcDir(::getpid()).read("../locks"), sees_all_locks()); }
+void HeldLocks::look_at_all() {
+  *this = HeldLocks(ProcDir(::getpid()).read("../locks"), sees_all_locks());
+}
 
 bool HeldLocks::may_hold(int fd, const struct stat& st) {
   // flock(2) takes any file, but on these nobody takes one.

@@ -1,6 +1,6 @@
 // Does a descriptor hold file locks or leases? /proc/PID/fdinfo/N tells, for 6 us each. One look at /proc/locks rules
-// nearly all files out, but the kernel waits for an RCU grace period in it (percpu_down_write(&file_rwsem)): 9 ms on two
-// processors. So that is done once there are very many files to ask about.
+// nearly all files out, but the kernel waits for an RCU grace period in it (percpu_down_write(&file_rwsem)): 9 ms on
+// two processors. So that is done once there are very many files to ask about.
 #pragma once
 
 #include <sys/stat.h>

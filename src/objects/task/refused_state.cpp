@@ -84,7 +84,8 @@ void RefusedProcessState::answer(const SyscallBatch& batch, const Ask& ask, Stat
 
 void RefusedProcessState::decode(const pb::core_entry& core, State&) {
   const pb::creds_entry& creds = core.thread_core().creds();
-  if (creds.apparmor_data().empty() && (creds.lsm_profile().empty() || creds.lsm_profile() == own_confinement().value_or("")))
+  if (creds.apparmor_data().empty() &&
+      (creds.lsm_profile().empty() || creds.lsm_profile() == own_confinement().value_or("")))
     return;
   throw Error(Reason::IMAGE_UNSUPPORTED,
               fmt::format("the saved task was confined by a security module as \"{}\"", creds.lsm_profile()));
