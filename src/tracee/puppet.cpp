@@ -42,7 +42,9 @@ int make_stub_file() {
 }
 
 // Runs in the new process until it becomes the stub. Does not return.
-[[noreturn]] void become_stub(const StubOptions& options, int go_fd, int stub_fd) {
+[[noreturn]] void become_stub(const StubOptions& options, int go_fd, int go_write_fd, int stub_fd) {
+  // With the writing end open here too, the death of a controller that has not seized this process yet would go unseen.
+  close(go_write_fd);
   char byte = 0;
   if (read(go_fd, &byte, 1) != 1) _exit(1);
   // Both may have the very numbers that they are to get: move them out of the way first.
@@ -151,7 +153,7 @@ std::unique_ptr<Puppet> Puppet::start_root(const StubOptions& options, const Sha
   log::flush();
   const long got = clone3(args);
   if (got < 0) throw clone_error(wanted, static_cast<int>(-got));
-  if (got == 0) become_stub(options, go_read.get(), stub_fd);
+  if (got == 0) become_stub(options, go_read.get(), go_write.get(), stub_fd);
 
   std::unique_ptr<Puppet> puppet(new Puppet);
   puppet->pid_ = static_cast<pid_t>(got);
