@@ -323,8 +323,11 @@ static void end_subject(void) {
 static void after_killed_restore(const void* saved_beats) {
   char trouble[160] = "";
   double until = now_s() + 3;
-  while (subject_exists() && (look_at_threads(trouble, sizeof trouble), trouble[0] != '\0') && now_s() < until)
-    sleep_ms(1);
+  // Threads on their way to death look alive for a moment: they have to stay so.
+  for (int good_ms = 0; good_ms < 50 && subject_exists() && now_s() < until; sleep_ms(1)) {
+    look_at_threads(trouble, sizeof trouble);
+    good_ms = trouble[0] == '\0' ? good_ms + 1 : 0;
+  }
   if (subject_exists()) {
     expect_alive();
     end_subject();
