@@ -14,8 +14,8 @@ if(STASIS_SANITIZE)
 endif()
 
 # stasis_library(NAME SOURCES ... DEPENDS ...): one layer. Its headers are included as "layer/x.h"; the
-# per-layer include directory holds a single link to the layer, so headers of layers that are not in
-# DEPENDS cannot be found.
+# per-layer include directory holds a single link to the layer, so headers of layers that are not below
+# it (DEPENDS, and what these depend on) cannot be found.
 function(stasis_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
   add_library(stasis_${name} STATIC ${ARG_SOURCES})

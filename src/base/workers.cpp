@@ -29,7 +29,9 @@ Workers::~Workers() {
 
 void Workers::start(std::vector<std::function<void()>> jobs) {
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
+    // A worker that woke up late may still be finding out that nothing is left of the set before.
+    done_.wait(lock, [&] { return busy_ == 0; });
     jobs_ = std::move(jobs);
     next_ = 0;
     finished_ = 0;

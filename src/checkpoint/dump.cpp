@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/stage.h"
 #include "base/workers.h"
 #include "checkpoint/frozen_process.h"
 #include "checkpoint/process_images.h"
@@ -79,13 +80,6 @@ class Checkpoint {
 
  private:
   bool runs_on() const { return options_.final_state == DumpOptions::FinalState::running; }
-
-  template <class Work>
-  void stage(const char* name, Work work) {
-    const auto begin = Clock::now();
-    work();
-    log_info("Stage {}: {} us", name, microseconds(Clock::now() - begin));
-  }
 
   void freeze() {
     const auto begin = Clock::now();

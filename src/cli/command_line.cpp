@@ -1,7 +1,6 @@
 #include "cli/command_line.h"
 
 #include <dirent.h>
-#include <fmt/format.h>
 #include <fnmatch.h>
 
 #include <algorithm>

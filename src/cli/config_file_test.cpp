@@ -1,6 +1,5 @@
 #include "cli/config_file.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 

@@ -1,11 +1,12 @@
 #include "image/pagemap.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "base/error.h"
+#include "base/page_size.h"
 #include "proto/pagemap.pb.h"
 
 namespace stasis {
@@ -20,11 +21,6 @@ constexpr char compat_nr_pages_tag = 2 << 3;
 constexpr char in_parent_tag = 3 << 3;
 constexpr char flags_tag = 4 << 3;
 constexpr char nr_pages_tag = 5 << 3;
-
-uint64_t page_size_in_bytes() {
-  static const uint64_t size = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  return size;
-}
 
 char* put_varint(char* out, uint64_t value) {
   for (; value >= 0x80; value >>= 7) *out++ = static_cast<char>(value | 0x80);
@@ -98,10 +94,10 @@ std::optional<Fields> parse_message(std::string_view bytes) {
 }
 
 // What is wrong with the range, coming after one that ends at `previous_end`; nothing when it is good.
-const char* fault_of(const PageRange& range, uint64_t previous_end, uint64_t page_size_bytes) {
-  if (range.vaddr % page_size_bytes != 0) return "a page range is not page aligned";
+const char* fault_of(const PageRange& range, uint64_t previous_end) {
+  if (range.vaddr % page_size_bytes() != 0) return "a page range is not page aligned";
   if (range.nr_pages == 0) return "a page range is empty";
-  if (range.nr_pages > (UINT64_MAX - range.vaddr) / page_size_bytes) return "a page range ends beyond all addresses";
+  if (range.nr_pages > (UINT64_MAX - range.vaddr) / page_size_bytes()) return "a page range ends beyond all addresses";
   if (range.vaddr < previous_end) return "page ranges overlap or are not in order";
   if (range.flags == 0 || (range.flags & ~known_flags) != 0) return "a page range has unknown flags";
   if ((range.flags & page_in_parent) != 0 && range.flags != page_in_parent) {
@@ -139,16 +135,15 @@ PagemapWriter::PagemapWriter(ImageStore& store, ImageKind kind, uint64_t id)
     : store_(store),
       writer_(store.writer(kind, id)),
       pages_id_(store.take_pages_id()),
-      pages_(store.create_raw(ImageKind::PAGES, pages_id_)),
-      page_size_bytes_(page_size_in_bytes()) {
+      pages_(store.create_raw(ImageKind::PAGES, pages_id_)) {
   pb::pagemap_head head;
   head.set_pages_id(pages_id_);
   writer_.write(head);
 }
 
 void PagemapWriter::add(const PageRange& range) {
-  uint64_t previous_end = pending_ ? pending_->vaddr + pending_->nr_pages * page_size_bytes_ : 0;
-  if (const char* fault = fault_of(range, previous_end, page_size_bytes_)) {
+  uint64_t previous_end = pending_ ? pending_->vaddr + pending_->nr_pages * page_size_bytes() : 0;
+  if (const char* fault = fault_of(range, previous_end)) {
     throw Error(Reason::INTERNAL,
                 fmt::format("{}: {:#x}, {} pages, flags {}", fault, range.vaddr, range.nr_pages, range.flags));
   }
@@ -174,7 +169,7 @@ void PagemapWriter::close() {
   writer_.close();
   std::string pages_name = store_.shown_name(ImageKind::PAGES, pages_id_);
   uint64_t size_bytes = image_file_size(pages_.get(), pages_name);
-  uint64_t wanted_bytes = present_pages_ * page_size_bytes_;
+  uint64_t wanted_bytes = present_pages_ * page_size_bytes();
   if (size_bytes != wanted_bytes) {
     throw Error(Reason::INTERNAL,
                 fmt::format("{} bytes of pages were written and {} promised", size_bytes, wanted_bytes))
@@ -191,12 +186,12 @@ std::optional<PagemapReader> PagemapReader::open(const ImageStore& store, ImageK
 
   PagemapReader map;
   map.pages_id_ = head.pages_id();
-  map.read_ranges(*image, page_size_in_bytes());
+  map.read_ranges(*image);
   std::optional<ImageStore::RawFile> pages = store.open_raw(ImageKind::PAGES, map.pages_id_);
   if (pages) map.pages_ = std::move(pages->fd);
   if (map.present_pages_ == 0) return map;
 
-  uint64_t needed_bytes = map.present_pages_ * page_size_in_bytes();
+  uint64_t needed_bytes = map.present_pages_ * page_size_bytes();
   std::string pages_name = store.shown_name(ImageKind::PAGES, map.pages_id_);
   if (!pages) {
     throw Error(Reason::IMAGE_MISSING, fmt::format("the pages of {} are missing", image->shown_name()))
@@ -212,29 +207,28 @@ std::optional<PagemapReader> PagemapReader::open(const ImageStore& store, ImageK
   return map;
 }
 
-void PagemapReader::read_ranges(ImageReader& image, uint64_t page_size_bytes) {
+void PagemapReader::read_ranges(ImageReader& image) {
   uint64_t previous_end = 0;
   std::string_view packed;
   while (image.next_packed(packed)) {
     std::optional<PageRange> range = decode_pagemap_entry(packed);
     if (!range) image.corrupt("a record is not a pagemap_entry message");
-    if (const char* fault = fault_of(*range, previous_end, page_size_bytes)) {
+    if (const char* fault = fault_of(*range, previous_end)) {
       image.corrupt(fmt::format("{}: {:#x}, {} pages, flags {}", fault, range->vaddr, range->nr_pages, range->flags));
     }
-    ranges_.push_back({*range, present_pages_ * page_size_bytes});
+    ranges_.push_back({*range, present_pages_ * page_size_bytes()});
     // Ranges do not overlap, so the sum cannot exceed the pages of an address space.
     if ((range->flags & page_present) != 0) present_pages_ += range->nr_pages;
-    previous_end = range->vaddr + range->nr_pages * page_size_bytes;
+    previous_end = range->vaddr + range->nr_pages * page_size_bytes();
   }
 }
 
 std::vector<std::byte> read_stored_bytes(const PagemapReader& pages, uint64_t start, uint64_t end) {
   std::vector<std::byte> out(end - start);
-  const uint64_t page_size = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   for (const StoredRange& r : pages.ranges()) {
     if ((r.range.flags & page_present) == 0) continue;
     const uint64_t from = std::max(start, r.range.vaddr);
-    const uint64_t to = std::min(end, r.range.vaddr + r.range.nr_pages * page_size);
+    const uint64_t to = std::min(end, r.range.vaddr + r.range.nr_pages * page_size_bytes());
     if (from >= to) continue;
     const ssize_t n = pread(pages.pages_fd(), out.data() + (from - start), to - from,
                             static_cast<off_t>(r.pages_offset_bytes + (from - r.range.vaddr)));

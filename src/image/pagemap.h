@@ -60,7 +60,6 @@ class PagemapWriter {
   ImageWriter& writer_;
   uint32_t pages_id_;
   Fd pages_;
-  uint64_t page_size_bytes_;
   uint64_t present_pages_ = 0;
   std::optional<PageRange> pending_;
   std::string scratch_;
@@ -85,7 +84,7 @@ class PagemapReader {
 
  private:
   PagemapReader() = default;
-  void read_ranges(ImageReader& image, uint64_t page_size_bytes);
+  void read_ranges(ImageReader& image);
 
   std::vector<StoredRange> ranges_;
   Fd pages_;

@@ -4,7 +4,6 @@
 // bound, and fails with IMAGE_TRUNCATED or IMAGE_CORRUPT naming the file and the offset.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>

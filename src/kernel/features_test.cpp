@@ -2,11 +2,9 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <set>
-#include <string>
 
 #include "base/error.h"
 #include "kernel/probe_support.h"

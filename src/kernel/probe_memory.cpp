@@ -11,8 +11,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 
+#include "base/page_size.h"
 #include "kernel/probe_list.h"
 #include "kernel/probe_support.h"
 #include "kernel/proc.h"
@@ -21,22 +21,18 @@
 namespace stasis::probes {
 namespace {
 
-size_t page_size() {
-  return static_cast<size_t>(::sysconf(_SC_PAGESIZE));
-}
-
 // One anonymous private page, written to, unmapped at the end.
 class Page {
  public:
   explicit Page(int protection = PROT_READ | PROT_WRITE) {
-    void* area = ::mmap(nullptr, page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* area = ::mmap(nullptr, page_size_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (area == MAP_FAILED) return;
     data_ = static_cast<volatile char*>(area);
     data_[0] = 1;
-    if (protection != (PROT_READ | PROT_WRITE)) ::mprotect(area, page_size(), protection);
+    if (protection != (PROT_READ | PROT_WRITE)) ::mprotect(area, page_size_bytes(), protection);
   }
   ~Page() {
-    if (data_ != nullptr) ::munmap(address_pointer(), page_size());
+    if (data_ != nullptr) ::munmap(address_pointer(), page_size_bytes());
   }
   Page(const Page&) = delete;
   Page& operator=(const Page&) = delete;
@@ -58,7 +54,7 @@ uapi::pm_scan_arg scan_of(const Page& page, uint64_t mask, uint64_t flags = 0) {
   uapi::pm_scan_arg arg;
   arg.flags = flags;
   arg.start = page.address();
-  arg.end = page.address() + page_size();
+  arg.end = page.address() + page_size_bytes();
   arg.category_mask = mask;
   return arg;
 }
@@ -105,7 +101,7 @@ FeatureResult write_protect_tracking() {
   const Fd pagemap = open_own("pagemap");
   Page page;
   uffdio_register range{};
-  range.range = {page.address(), page_size()};
+  range.range = {page.address(), page_size_bytes()};
   range.mode = UFFDIO_REGISTER_MODE_WP;
   if (::ioctl(uffd_fd.get(), UFFDIO_REGISTER, &range) < 0) return by_errno(-1, "cannot register a page");
   const uint64_t protect = uapi::pm_scan_wp_matching | uapi::pm_scan_check_wpasync;
@@ -119,7 +115,7 @@ FeatureResult write_protect_tracking() {
 
 bool soft_dirty_bit(int pagemap, const Page& page) {
   uint64_t entry = 0;
-  const auto offset = static_cast<off_t>(page.address() / page_size() * sizeof entry);
+  const auto offset = static_cast<off_t>(page.address() / page_size_bytes() * sizeof entry);
   if (::pread(pagemap, &entry, sizeof entry, offset) != sizeof entry) return false;
   return (entry & uapi::pm_soft_dirty) != 0;
 }
@@ -178,7 +174,7 @@ FeatureResult pagemap_pfn() {
   const Fd pagemap = open_own("pagemap");
   const Page page;
   uint64_t entry = 0;
-  const auto offset = static_cast<off_t>(page.address() / page_size() * sizeof entry);
+  const auto offset = static_cast<off_t>(page.address() / page_size_bytes() * sizeof entry);
   if (!pagemap || ::pread(pagemap.get(), &entry, sizeof entry, offset) != sizeof entry)
     return by_errno(-1, "cannot read pagemap");
   if ((entry & uapi::pm_pfn_mask) != 0) return supported();

@@ -3,7 +3,6 @@
 #include <netinet/in.h>
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <linux/inet_diag.h>
 #include <linux/net_namespace.h>
 #include <linux/netfilter.h>

@@ -201,9 +201,23 @@ std::vector<int> list_numeric_entries(int directory_fd) {
   return out;
 }
 
-std::vector<pid_t> list_pids() {
-  const Fd proc(check(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "cannot open /proc"));
-  return list_numeric_entries(proc.get());
+std::string read_system_file(const char* name) {
+  const std::string path = std::string("/proc/") + name;
+  const auto fail = [&path] { throw Error(Reason::SYSTEM, "cannot read the file").object(path).error_number(errno); };
+  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) fail();
+  std::string text;
+  size_t used = 0;
+  for (;;) {
+    text.resize(std::max<size_t>(2 * used, 16384));
+    const ssize_t got = ::read(file.get(), text.data() + used, text.size() - used);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail();
+    used += static_cast<size_t>(got);
+    if (got == 0) break;
+  }
+  text.resize(used);
+  return text;
 }
 
 }  // namespace stasis

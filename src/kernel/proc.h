@@ -85,8 +85,8 @@ class ProcDir {
   std::vector<Prefetched> prefetched_;
 };
 
-// Every pid in /proc, ascending.
-std::vector<pid_t> list_pids();
+// The whole file `name` of /proc that belongs to no task ("locks", "sys/fs/suid_dumpable"). Throws SYSTEM.
+std::string read_system_file(const char* name);
 // Numeric names of an open directory, ascending. Reads from the start of the directory.
 std::vector<int> list_numeric_entries(int directory_fd);
 

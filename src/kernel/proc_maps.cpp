@@ -1,7 +1,6 @@
 #include "kernel/proc_maps.h"
 
 #include <array>
-#include <cstring>
 
 #include "kernel/proc_text.h"
 

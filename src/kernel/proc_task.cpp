@@ -1,6 +1,5 @@
 #include "kernel/proc_task.h"
 
-#include <cstring>
 
 #include "kernel/proc_text.h"
 

@@ -254,15 +254,26 @@ TEST(LiveProc, TimerIsListed) {
 }
 
 TEST(ProcDirTest, ListsAreSortedAndHoldThisProcess) {
-  const auto pids = list_pids();
-  EXPECT_TRUE(std::ranges::is_sorted(pids));
-  EXPECT_TRUE(std::ranges::binary_search(pids, getpid()));
   ProcDir self(getpid());
   EXPECT_EQ(self.threads(), std::vector<pid_t>{getpid()});
   const Fd high(fcntl(self.fd(), F_DUPFD_CLOEXEC, 900));
   const auto fds = self.fds();
   EXPECT_TRUE(std::ranges::is_sorted(fds));
   EXPECT_TRUE(std::ranges::binary_search(fds, high.get()));
+}
+
+TEST(SystemFile, IsReadWholeOrNamed) {
+  const std::string text = read_system_file("stat");
+  EXPECT_TRUE(text.starts_with("cpu "));
+  EXPECT_NE(text.find("\nsoftirq "), std::string::npos);  // the last line
+  EXPECT_EQ(text.back(), '\n');
+  try {
+    read_system_file("no/such/file");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.object(), "/proc/no/such/file");
+    EXPECT_EQ(e.error_number(), ENOENT);
+  }
 }
 
 TEST(ProcDirTest, MissingTasksAreToldApart) {

@@ -55,10 +55,6 @@ long tgkill(pid_t tgid, pid_t tid, int signal) noexcept {
   return raw(SYS_tgkill, tgid, tid, signal);
 }
 
-long rt_tgsigqueueinfo(pid_t tgid, pid_t tid, int signal, const siginfo_t& info) noexcept {
-  return raw(SYS_rt_tgsigqueueinfo, tgid, tid, signal, &info);
-}
-
 long clone3(uapi::clone_args& args, size_t size) noexcept {
   return raw(SYS_clone3, &args, size);
 }
@@ -127,14 +123,6 @@ int sched_setattr(pid_t tid, const uapi::sched_attr& attr) noexcept {
   return static_cast<int>(raw(SYS_sched_setattr, tid, &attr, 0u));
 }
 
-int ioprio_get(pid_t tid) noexcept {
-  return static_cast<int>(raw(SYS_ioprio_get, uapi::ioprio_who_process, tid));
-}
-
-int ioprio_set(pid_t tid, int ioprio) noexcept {
-  return static_cast<int>(raw(SYS_ioprio_set, uapi::ioprio_who_process, tid, ioprio));
-}
-
 int prlimit64(pid_t pid, int resource, const rlimit64* new_limit, rlimit64* old_limit) noexcept {
   return static_cast<int>(raw(SYS_prlimit64, pid, resource, new_limit, old_limit));
 }
@@ -153,10 +141,6 @@ int userfaultfd(int flags) noexcept {
 
 int memfd_secret(unsigned flags) noexcept {
   return static_cast<int>(raw(SYS_memfd_secret, flags));
-}
-
-long process_madvise(int pidfd, std::span<const iovec> ranges, int advice) noexcept {
-  return raw(SYS_process_madvise, pidfd, ranges.data(), ranges.size(), advice, 0u);
 }
 
 }  // namespace stasis

@@ -36,7 +36,6 @@ int kcmp(pid_t pid1, pid_t pid2, int type, uint64_t idx1 = 0, uint64_t idx2 = 0)
 int kcmp_epoll(pid_t pid1, int fd, pid_t pid2, const uapi::kcmp_epoll_slot& slot) noexcept;
 
 long tgkill(pid_t tgid, pid_t tid, int signal) noexcept;
-long rt_tgsigqueueinfo(pid_t tgid, pid_t tid, int signal, const siginfo_t& info) noexcept;
 
 // The child continues on the parent's stack copy (no CLONE_VM with a null stack): 0 in the child.
 long clone3(uapi::clone_args& args, size_t size = sizeof(uapi::clone_args)) noexcept;
@@ -65,9 +64,6 @@ int ptrace_syscall_user_dispatch(pid_t tid, uapi::ptrace_sud_config& out) noexce
 
 int sched_getattr(pid_t tid, uapi::sched_attr& out) noexcept;
 int sched_setattr(pid_t tid, const uapi::sched_attr& attr) noexcept;
-// class << uapi::ioprio_class_shift | level
-int ioprio_get(pid_t tid) noexcept;
-int ioprio_set(pid_t tid, int ioprio) noexcept;
 // Null pointers skip that direction. 64-bit limits on every architecture.
 int prlimit64(pid_t pid, int resource, const rlimit64* new_limit, rlimit64* old_limit) noexcept;
 
@@ -78,6 +74,5 @@ int procmap_query(int maps_fd, uapi::procmap_query& query) noexcept;
 
 int userfaultfd(int flags) noexcept;
 int memfd_secret(unsigned flags) noexcept;
-long process_madvise(int pidfd, std::span<const iovec> ranges, int advice) noexcept;
 
 }  // namespace stasis

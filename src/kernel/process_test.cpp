@@ -93,7 +93,6 @@ TEST(Process, AttributesOfThisThread) {
   uapi::sched_attr attr;
   ASSERT_EQ(sched_getattr(gettid(), attr), 0);
   EXPECT_EQ(attr.sched_policy, static_cast<uint32_t>(sched_getscheduler(0)));
-  EXPECT_GE(ioprio_get(gettid()), 0);
   rlimit64 limit{};
   ASSERT_EQ(prlimit64(getpid(), RLIMIT_NOFILE, nullptr, &limit), 0);
   EXPECT_GT(limit.rlim_cur, 0u);

@@ -366,9 +366,6 @@ struct sched_attr {
 };
 static_assert(sizeof(sched_attr) == 56);
 
-inline constexpr int ioprio_who_process = 1;
-inline constexpr int ioprio_class_shift = 13;
-
 // ---- time, timers ----
 inline constexpr unsigned long tfd_ioc_set_ticks = 0x40085400;
 

@@ -14,6 +14,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/page_size.h"
+
 namespace stasis {
 
 PageBuffer page_buffer(size_t bytes) {
@@ -21,11 +23,6 @@ PageBuffer page_buffer(size_t bytes) {
   void* memory = std::aligned_alloc(page, (bytes + page - 1) / page * page);
   if (memory == nullptr) throw std::bad_alloc();
   return PageBuffer(static_cast<char*>(memory), [](void* p) { std::free(p); });
-}
-
-uint64_t page_size_bytes() {
-  static const uint64_t size = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  return size;
 }
 
 void read_whole(int fd, char* to, uint64_t bytes, uint64_t offset, std::string_view name, Reason reason) {

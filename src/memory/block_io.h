@@ -21,8 +21,6 @@ using PageBuffer = std::unique_ptr<char, void (*)(void*)>;
 // Page aligned.
 PageBuffer page_buffer(size_t bytes);
 
-uint64_t page_size_bytes();
-
 // Throw `reason` with errno, and with IMAGE_TRUNCATED-like text for a file that ends too early.
 void read_whole(int fd, char* to, uint64_t bytes, uint64_t offset, std::string_view name, Reason reason);
 void write_whole(int fd, const char* from, uint64_t bytes, uint64_t offset, std::string_view name, Reason reason);

@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <cstring>
 #include <map>
 
 #include "base/error.h"
 #include "kernel/uapi.h"
+#include "memory/block_io.h"
 #include "memory/page_scan.h"
 #include "memory/test_child.h"
 

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/page_size.h"
 #include "kernel/process.h"
 #include "kernel/uapi.h"
 #include "memory/block_io.h"

@@ -5,9 +5,11 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include <cstring>
 #include <map>
 
 #include "base/error.h"
+#include "memory/block_io.h"
 #include "memory/shmem.h"
 #include "memory/test_child.h"
 

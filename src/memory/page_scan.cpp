@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/page_size.h"
 #include "kernel/process.h"
 #include "kernel/uapi.h"
-#include "memory/block_io.h"
 
 namespace stasis {
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/interrupt.h"
+#include "base/page_size.h"
 #include "memory/block_io.h"
 
 namespace stasis {

@@ -10,6 +10,7 @@
 #include <cerrno>
 
 #include "base/error.h"
+#include "base/page_size.h"
 #include "base/scope_guard.h"
 #include "memory/block_io.h"
 

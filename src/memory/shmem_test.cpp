@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
+
+#include <cstring>
 
 #include "base/error.h"
+#include "memory/block_io.h"
 #include "memory/page_dump.h"
 #include "memory/test_child.h"
 

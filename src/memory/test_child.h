@@ -2,7 +2,6 @@
 #pragma once
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -11,13 +10,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 #include <vector>
 
 #include "base/fd.h"
+#include "base/page_size.h"
 #include "kernel/proc.h"
-#include "memory/block_io.h"
 #include "memory/vma.h"
 
 namespace stasis {

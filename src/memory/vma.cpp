@@ -4,12 +4,11 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 
-#include <array>
 #include <string_view>
 
 #include "base/error.h"
 #include "base/log.h"
-#include "memory/block_io.h"
+#include "base/page_size.h"
 #include "proto/mm.pb.h"
 #include "proto/vma.pb.h"
 

@@ -24,6 +24,7 @@
 #include <string>
 #include <vector>
 
+#include "base/address_range.h"
 #include "kernel/proc_maps.h"
 
 namespace stasis::pb {
@@ -55,14 +56,6 @@ inline constexpr uint32_t plugin_device = 0x8000000;
 
 // In the place of MAP_PRIVATE or MAP_SHARED (Linux 6.11).
 inline constexpr uint32_t map_droppable = 0x8;
-
-struct AddressRange {
-  uint64_t start = 0;
-  uint64_t end = 0;
-
-  uint64_t size_bytes() const noexcept { return end - start; }
-  bool operator==(const AddressRange&) const = default;
-};
 
 struct Vma {
   uint64_t start = 0;

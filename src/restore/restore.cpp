@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/pid_file.h"
 #include "base/scope_guard.h"
+#include "base/stage.h"
 #include "proto/stats.pb.h"
 #include "restore/clocks.h"
 #include "restore/foreground.h"
@@ -41,85 +42,129 @@ void write_statistics(const RestoreOptions& options, const RestoreStatistics& s)
   write_work_file(options.work_dir.get(), ".", ImageKind::STATS_RESTORE, entry);
 }
 
+class Restore {
+ public:
+  explicit Restore(const RestoreOptions& options)
+      : options_(options),
+        store_(ImageStore::open(Fd(fcntl(options.images_dir.get(), F_DUPFD_CLOEXEC, 3)), options.images_dir_shown)) {}
+
+  // Everything up to the moment when the tree runs.
+  void run() {
+    const auto begin = Clock::now();
+    stage("plan", [&] { plan(); });
+    stage("tree", [&] { tree(); });
+    stage("objects", [&] { objects(); });
+    stage("settle", [&] { settle_all(); });
+    stage("commit", [&] { commit(); });
+    stage("release", [&] { release(); });
+    statistics_.restore_time_us = microseconds_since(begin);
+    log_info("Restored pid {}", root_);
+  }
+
+  const RestoreStatistics& statistics() const { return statistics_; }
+  Foreground& foreground() { return *foreground_; }
+
+ private:
+  void plan() {
+    log_info("Reading the images in {}", options_.images_dir_shown);
+    plan_ = read_plan(store_, options_);
+    std::vector<uint32_t> tables;
+    for (const auto& p : plan_.processes)
+      if (!p->zombie) tables.push_back(p->ids.files_id());
+    files_.emplace(store_, options_, tables);
+    files_->plan();
+    verify_unread_images(store_);
+    root_ = plan_.root().pid;
+  }
+
+  void tree() {
+    const auto begin = Clock::now();
+    tree_.emplace(plan_, store_, *files_, waiter_);
+    {
+      std::optional<ClocksOfChildren> clocks;
+      if (plan_.clocks && options_.time_namespace) clocks.emplace(*plan_.clocks);
+      tree_->build();
+    }
+    check_interrupted();
+    tree_->set_process_groups();
+    tree_->end_zombies();
+    statistics_.forking_time_us = microseconds_since(begin);
+    log_info("Made {} processes, {} pages filled, {} shared", plan_.processes.size(), tree_->pages_filled(),
+             tree_->pages_shared());
+  }
+
+  void objects() {
+    files_->create();
+    check_interrupted();
+    each_living([&](const PlannedProcess& p) { hand_over_files(*tree_, p, *files_, waiter_); });
+    files_->finish();
+  }
+
+  void settle_all() {
+    tree_->clone_threads();
+    each_living([&](const PlannedProcess& p) { settle(*tree_, p, *files_, options_, waiter_); });
+    check_interrupted();
+  }
+
+  // From the pid file on only what cannot be refused any more.
+  void commit() {
+    statistics_.pages_compared = tree_->pages_shared();
+    statistics_.pages_skipped_cow = tree_->pages_shared();
+    statistics_.pages_restored = tree_->pages_filled();
+    if (!options_.pidfile.empty()) write_pid_file(options_.work_dir.get(), options_.pidfile, root_);
+    ScopeGuard remove_pidfile([&] {
+      if (!options_.pidfile.empty()) unlinkat(options_.work_dir.get(), options_.pidfile.c_str(), 0);
+    });
+    const bool stop_all = options_.final_state == RestoreOptions::FinalState::stopped;
+    each_living([&](const PlannedProcess& p) {
+      make_ready(*tree_, p, options_, waiter_);
+      tree_->puppet(p).set_stop_signal(stop_all ? SIGSTOP : p.task.stop_signal);
+    });
+    remove_pidfile.dismiss();
+  }
+
+  void release() {
+    // Files held here would hide that the tasks close theirs.
+    files_.reset();
+    prctl(PR_SET_CHILD_SUBREAPER, 0);
+    const bool own_group = plan_.root().pgid == root_ || plan_.root().sid == root_;
+    foreground_.emplace(options_, root_, own_group ? root_ : 0);
+    foreground_->hand_terminal_over();
+    release_all(tree_->puppets());
+    tree_->released();
+  }
+
+  template <class Work>
+  void each_living(Work work) {
+    for (const auto& p : plan_.processes)
+      if (!p->zombie) work(*p);
+  }
+
+  const RestoreOptions& options_;
+  RestoreStatistics statistics_;
+  ImageStore store_;
+  RestorePlan plan_;
+  StopWaiter waiter_;
+  std::optional<RestoredFiles> files_;
+  std::optional<PuppetTree> tree_;
+  std::optional<Foreground> foreground_;
+  pid_t root_ = 0;
+};
+
 }  // namespace
 
 int restore(const RestoreOptions& options) {
-  const auto started = Clock::now();
-  RestoreStatistics statistics;
-  pid_t root = 0;
-  std::optional<Foreground> foreground;
-  {
-    log_info("Reading the images in {}", options.images_dir_shown);
-    ImageStore store =
-        ImageStore::open(Fd(fcntl(options.images_dir.get(), F_DUPFD_CLOEXEC, 3)), options.images_dir_shown);
-    RestorePlan plan = read_plan(store, options);
-    std::vector<uint32_t> tables;
-    for (const auto& p : plan.processes)
-      if (!p->zombie) tables.push_back(p->ids.files_id());
-    RestoredFiles files(store, options, tables);
-    files.plan();
-    verify_unread_images(store);
-    StopWaiter waiter;
-    PuppetTree tree(plan, store, files, waiter);
-    root = plan.root().pid;
-
-    const auto forking = Clock::now();
-    {
-      std::optional<ClocksOfChildren> clocks;
-      if (plan.clocks && options.time_namespace) clocks.emplace(*plan.clocks);
-      tree.build();
-    }
-    check_interrupted();
-    tree.set_process_groups();
-    tree.end_zombies();
-    statistics.forking_time_us = microseconds_since(forking);
-    log_info("Made {} processes, {} pages filled, {} shared", plan.processes.size(), tree.pages_filled(),
-             tree.pages_shared());
-
-    files.create();
-    check_interrupted();
-    for (const auto& p : plan.processes)
-      if (!p->zombie) hand_over_files(tree, *p, files, waiter);
-    files.finish();
-    tree.clone_threads();
-    for (const auto& p : plan.processes)
-      if (!p->zombie) settle(tree, *p, files, options, waiter);
-    log_info("Settled {} threads", plan.threads);
-
-    statistics.pages_compared = tree.pages_shared();
-    statistics.pages_skipped_cow = tree.pages_shared();
-    statistics.pages_restored = tree.pages_filled();
-    if (!options.pidfile.empty()) write_pid_file(options.work_dir.get(), options.pidfile, root);
-    ScopeGuard remove_pidfile([&] {
-      if (!options.pidfile.empty()) unlinkat(options.work_dir.get(), options.pidfile.c_str(), 0);
-    });
-    check_interrupted();
-
-    // From here on nothing may fail.
-    const bool stop_all = options.final_state == RestoreOptions::FinalState::stopped;
-    for (const auto& p : plan.processes) {
-      if (p->zombie) continue;
-      make_ready(tree, *p, options, waiter);
-      tree.puppet(*p).set_stop_signal(stop_all ? SIGSTOP : p->task.stop_signal);
-    }
-    prctl(PR_SET_CHILD_SUBREAPER, 0);
-    const bool own_group = plan.root().pgid == root || plan.root().sid == root;
-    foreground.emplace(options, root, own_group ? root : 0);
-    foreground->hand_terminal_over();
-    release_all(tree.puppets());
-    tree.released();
-    remove_pidfile.dismiss();
-  }
-  statistics.restore_time_us = microseconds_since(started);
-  log_info("Restored pid {}", root);
-  if (options.statistics != nullptr) *options.statistics = statistics;
+  Restore run(options);
+  run.run();
+  if (options.statistics != nullptr) *options.statistics = run.statistics();
+  // The tree runs: nothing can fail the restore any more.
   try {
-    write_statistics(options, statistics);
+    write_statistics(options, run.statistics());
   } catch (const Error& e) {
     log_warning("{}", e.what());
   }
   log::flush();
-  return options.detached ? 0 : foreground->wait();
+  return options.detached ? 0 : run.foreground().wait();
 }
 
 }  // namespace stasis

@@ -19,12 +19,6 @@ inline uint64_t stack_pointer(const Registers& r) {
 inline void set_instruction_pointer(Registers& r, uint64_t v) {
   r.rip = v;
 }
-inline void set_stack_pointer(Registers& r, uint64_t v) {
-  r.rsp = v;
-}
-inline void set_thread_pointer(Registers& r, uint64_t v) {
-  r.fs_base = v;
-}
 // The n-th argument of the system call that the registers stand at.
 inline uint64_t call_argument(const Registers& r, int n) {
   switch (n) {

@@ -15,9 +15,9 @@
 //     static void write_images(Shared&, ImageStore&);              // the kind's own image files; outside of the freeze
 //     static void decode(const pb::file_entry&, State&);
 //     static void read_images(const ImageStore&, Shared&);
-//     static void plan(const State&, RestoreFiles&, Shared&);      // restore, nothing made yet: refuse what cannot
-//     work static Fd create(const State&, RestoreFiles&, Shared&);      // restore: made once, by the controller static
-//     void finish(const State&, int fd, RestoreFiles&, Shared&);    // after all files and tasks exist
+//     static void plan(const State&, RestoreFiles&, Shared&);      // restore: nothing is made yet, may refuse
+//     static Fd create(const State&, RestoreFiles&, Shared&);      // restore: made once, by the controller
+//     static void finish(const State&, int fd, RestoreFiles&, Shared&);    // after all files and tasks exist
 //   };
 //
 // A State has at least `id` and `flags`. Files are identified by kcmp: one State for each open file description,

@@ -28,7 +28,7 @@ HeldLocks::HeldLocks(std::string_view proc_locks, bool complete) : looked_at_all
 }
 
 void HeldLocks::look_at_all() {
-  *this = HeldLocks(ProcDir(::getpid()).read("../locks"), sees_all_locks());
+  *this = HeldLocks(read_system_file("locks"), sees_all_locks());
 }
 
 bool HeldLocks::may_hold(int fd, const struct stat& st) {

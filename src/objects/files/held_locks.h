@@ -7,7 +7,6 @@
 #include <sys/types.h>
 
 #include <optional>
-#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>

@@ -1,7 +1,6 @@
 #include "objects/files/pipe.h"
 
 #include <poll.h>
-#include <sys/ioctl.h>
 
 #include "objects/files/test_support.h"
 #include "proto/pipe-data.pb.h"

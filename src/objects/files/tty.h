@@ -6,7 +6,6 @@
 #pragma once
 
 #include <map>
-#include <string>
 #include <vector>
 
 #include "objects/files/file_kind.h"

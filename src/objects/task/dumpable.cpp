@@ -1,12 +1,12 @@
 #include "objects/task/dumpable.h"
 
-#include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <unistd.h>
+
+#include <string>
 
 #include "base/error.h"
-#include "base/fd.h"
+#include "kernel/proc.h"
 #include "objects/task/own_status.h"
 
 namespace stasis {
@@ -16,10 +16,8 @@ namespace {
 constexpr int kRootOnly = 2;
 
 int suid_dumpable() {
-  const Fd fd(::open("/proc/sys/fs/suid_dumpable", O_RDONLY | O_CLOEXEC));
-  char digit = 0;
-  if (!fd || ::read(fd.get(), &digit, 1) != 1) throw_errno("/proc/sys/fs/suid_dumpable cannot be read", Reason::SYSTEM);
-  return digit - '0';
+  const std::string text = read_system_file("sys/fs/suid_dumpable");
+  return text.empty() ? 0 : text.front() - '0';
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/syscall.h>
 
 #include "base/error.h"
 #include "objects/task/round_trip.h"

@@ -16,6 +16,8 @@ namespace stasis {
 struct CpuRegisters {
   static constexpr std::string_view name = "registers";
   static constexpr Scope scope = Scope::thread;
+  // This CPU, as core images name it.
+  static const pb::core_entry::march architecture;
   struct State {
     // As they can be loaded from any kind of stop: an interrupted system call is rewound to its instruction. Only a
     // call that sleeps for a relative time keeps its number: see pending_sleep().

@@ -69,6 +69,8 @@ arch::Registers registers_to_save(const Registers& own, pid_t memory_of) {
   return regs;
 }
 
+const pb::core_entry::march CpuRegisters::architecture = pb::core_entry::X86_64;
+
 void CpuRegisters::look(const LookView& view, State& state) {
   const Registers& own = view.thread.own_registers();
   if (arch::is_compat(own))
@@ -86,7 +88,7 @@ void CpuRegisters::look(const LookView& view, State& state) {
 }
 
 void CpuRegisters::encode(const State& state, pb::core_entry& core) {
-  core.set_mtype(pb::core_entry::X86_64);
+  core.set_mtype(architecture);
   const Registers& r = state.general;
   pb::user_x86_regs_entry& out = *core.mutable_thread_info()->mutable_gpregs();
   out.set_r15(r.r15);
@@ -121,7 +123,7 @@ void CpuRegisters::encode(const State& state, pb::core_entry& core) {
 }
 
 void CpuRegisters::decode(const pb::core_entry& core, State& state) {
-  if (core.mtype() != pb::core_entry::X86_64)
+  if (core.mtype() != architecture)
     throw Error(Reason::IMAGE_ARCH, "the thread ran on another architecture")
         .remedy("restore on a machine of the same architecture");
   if (!core.has_thread_info()) throw Error(Reason::IMAGE_CORRUPT, "the core image holds no registers");
