@@ -70,7 +70,8 @@ class Restore {
     plan_ = read_plan(store_, options_);
     std::vector<uint32_t> tables;
     for (const auto& p : plan_.processes)
-      if (!p->zombie) tables.push_back(p->ids.files_id());
+      if (!p->zombie) living_.push_back(p.get());
+    for (const PlannedProcess* p : living_) tables.push_back(p->ids.files_id());
     files_.emplace(store_, options_, tables);
     files_->plan();
     verify_unread_images(store_);
@@ -96,13 +97,13 @@ class Restore {
   void objects() {
     files_->create();
     check_interrupted();
-    each_living([&](const PlannedProcess& p) { hand_over_files(*tree_, p, *files_, waiter_); });
+    hand_over_files(*tree_, living_, *files_, waiter_);
     files_->finish();
   }
 
   void settle_all() {
     tree_->clone_threads();
-    each_living([&](const PlannedProcess& p) { settle(*tree_, p, *files_, options_, waiter_); });
+    settle(*tree_, living_, *files_, options_, waiter_);
     check_interrupted();
   }
 
@@ -116,10 +117,9 @@ class Restore {
       if (!options_.pidfile.empty()) unlinkat(options_.work_dir.get(), options_.pidfile.c_str(), 0);
     });
     const bool stop_all = options_.final_state == RestoreOptions::FinalState::stopped;
-    each_living([&](const PlannedProcess& p) {
-      make_ready(*tree_, p, options_, waiter_);
-      tree_->puppet(p).set_stop_signal(stop_all ? SIGSTOP : p.task.stop_signal);
-    });
+    make_ready(*tree_, living_, options_, waiter_);
+    for (const PlannedProcess* p : living_)
+      tree_->puppet(*p).set_stop_signal(stop_all ? SIGSTOP : p->task.stop_signal);
     remove_pidfile.dismiss();
   }
 
@@ -134,16 +134,11 @@ class Restore {
     tree_->released();
   }
 
-  template <class Work>
-  void each_living(Work work) {
-    for (const auto& p : plan_.processes)
-      if (!p->zombie) work(*p);
-  }
-
   const RestoreOptions& options_;
   RestoreStatistics statistics_;
   ImageStore store_;
   RestorePlan plan_;
+  std::vector<const PlannedProcess*> living_;
   StopWaiter waiter_;
   std::optional<RestoredFiles> files_;
   std::optional<PuppetTree> tree_;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 
 #include "base/error.h"
 #include "objects/task/registers.h"
@@ -61,11 +62,42 @@ void run_in_threads(Puppet& puppet, const PlannedProcess& p, StopWaiter& waiter,
   }
 }
 
-}  // namespace
+// Fills a batch for each process and runs them all at once, in the leaders. Empty ones are not run.
+template <class Make>
+void run_in_leaders(PuppetTree& tree, Processes processes, StopWaiter& waiter, Make make) {
+  std::vector<std::pair<Puppet*, SyscallBatch>> batches;
+  batches.reserve(processes.size());
+  for (const PlannedProcess* p : processes) {
+    SyscallBatch batch;
+    make(*p, batch);
+    if (batch.empty()) continue;
+    batches.emplace_back(&tree.puppet(*p), std::move(batch));
+    batches.back().first->start(batches.back().second);
+  }
+  for (auto& [puppet, batch] : batches) puppet->finish(batch, waiter);
+}
 
-void hand_over_files(PuppetTree& tree, const PlannedProcess& p, RestoredFiles& files, StopWaiter& waiter) {
+// Working and root directories: most processes of a tree have the same.
+class Directories {
+ public:
+  explicit Directories(const RestoredFiles& files) : files_(files) {}
+  int fd(uint32_t id) {
+    Fd& fd = open_[id];
+    if (!fd) fd = files_.open_path(id, O_PATH | O_DIRECTORY);
+    return fd.get();
+  }
+
+ private:
+  const RestoredFiles& files_;
+  std::map<uint32_t, Fd> open_;
+};
+
+// The calls that give one process its descriptors, through one channel. Long tables take several batches; what is left
+// at the end has not been run.
+void take_over_files(PuppetTree& tree, const PlannedProcess& p, int channel, const RestoredFiles& files,
+                     Directories& directories, SyscallBatch& batch, StopWaiter& waiter) {
   Puppet& puppet = tree.puppet(p);
-  const int channel = tree.channel().number();
+  const FdChannels& channels = tree.channels();
   const auto& table = files.descriptors(p.ids.files_id());  // ascending by number
 
   // Received descriptors get 0, 1, 2 ... in the order of their final numbers, so that none has to be moved away before
@@ -73,25 +105,19 @@ void hand_over_files(PuppetTree& tree, const PlannedProcess& p, RestoredFiles& f
   std::vector<int> sent;
   for (const DescriptorSlot& slot : table) sent.push_back(files.fd_of(slot.id));
   const int count = static_cast<int>(sent.size());
-  const Fd cwd = files.open_path(p.fs.cwd_id(), O_PATH | O_DIRECTORY);
-  sent.push_back(cwd.get());
-  Fd root;
+  sent.push_back(directories.fd(p.fs.cwd_id()));
   const bool changes_root = files.path_file(p.fs.root_id()).path != "/";
-  if (changes_root) {
-    root = files.open_path(p.fs.root_id(), O_PATH | O_DIRECTORY);
-    sent.push_back(root.get());
-  }
+  if (changes_root) sent.push_back(directories.fd(p.fs.root_id()));
 
-  SyscallBatch batch;
   const auto run = [&] {
     puppet.run(batch, waiter);
     batch.clear();
   };
-  for (size_t first = 0; first < sent.size(); first += FdChannel::kMost) {
-    const auto part = std::span(sent).subspan(first, std::min(FdChannel::kMost, sent.size() - first));
-    tree.channel().send(part);
-    FdChannel::receive(batch, channel, part.size());
-    if (first + FdChannel::kMost < sent.size()) run();
+  for (size_t first = 0; first < sent.size(); first += FdChannels::kMost) {
+    const auto part = std::span(sent).subspan(first, std::min(FdChannels::kMost, sent.size() - first));
+    channels.send(channel, part);
+    channels.receive(batch, channel, part.size());
+    if (first + FdChannels::kMost < sent.size()) run();
   }
   if (changes_root) {
     batch.must(SYS_fchdir, {count + 1});
@@ -112,41 +138,10 @@ void hand_over_files(PuppetTree& tree, const PlannedProcess& p, RestoredFiles& f
     }
     if (batch.size() + 1024 > kLeaderSlotBytes) run();
   }
-  batch.must(SYS_close, {channel});
-  run();
+  batch.must(SYS_close_range, {channels.first_number(), channels.end_number() - 1, 0});
 }
 
-void settle(PuppetTree& tree, const PlannedProcess& p, const RestoredFiles& files, const RestoreOptions& options,
-            StopWaiter& waiter) {
-  Puppet& puppet = tree.puppet(p);
-  const SettleView leader = view_of(p, p.threads.front(), options);
-  puppet.host().set_report(free_report_signal(p));
-  SyscallBatch batch;
-  p.states.settle(leader, batch);
-  for (const RestoredFiles::AsyncSlot& slot : files.async_slots(p.ids.files_id()))
-    batch.must(SYS_fcntl, {slot.number, F_SETFL, slot.flags});
-  if (!batch.empty()) puppet.run(batch, waiter);
-  // While the tasks still have the credentials of this program.
-  p.states.apply(leader);
-  for (const PlannedThread& t : p.threads) t.states.apply(view_of(p, t, options));
-  run_in_threads(puppet, p, waiter, [&](const PlannedThread& t, SyscallBatch& b) {
-    t.states.settle(view_of(p, t, options), b);
-  });
-  batch.clear();
-  p.threads.front().states.settle(leader, batch);
-  if (!batch.empty()) puppet.run(batch, waiter);
-}
-
-void make_ready(PuppetTree& tree, const PlannedProcess& p, const RestoreOptions& options, StopWaiter& waiter) {
-  Puppet& puppet = tree.puppet(p);
-  const SettleView leader = view_of(p, p.threads.front(), options);
-  SyscallBatch batch;
-  p.states.arm(leader, batch);
-  p.threads.front().states.arm(leader, batch);
-  if (!batch.empty()) puppet.run(batch, waiter);
-  run_in_threads(puppet, p, waiter, [&](const PlannedThread& t, SyscallBatch& b) {
-    t.states.arm(view_of(p, t, options), b);
-  });
+void load_final_state(Puppet& puppet, const PlannedProcess& p, StopWaiter& waiter) {
   const unsigned slots = puppet.host().area().slots();
   for (size_t i = 0; i < p.threads.size(); ++i) {
     Tracee& t = puppet.threads()[i];
@@ -160,9 +155,63 @@ void make_ready(PuppetTree& tree, const PlannedProcess& p, const RestoreOptions&
     load_registers(registers, t);
     t.set_own_signal_mask(states.get<SignalMask>().blocked);
   }
-  puppet.unmap_area(waiter);
-  for (size_t i = 1; i < p.threads.size(); ++i) puppet.threads()[i].give_back();
-  for (const PlannedThread& t : p.threads) put_back_rseq_section(t.states.get<Rseq>(), p.pid);
+}
+
+}  // namespace
+
+void hand_over_files(PuppetTree& tree, Processes processes, const RestoredFiles& files, StopWaiter& waiter) {
+  Directories directories(files);
+  // A channel carries one message at a time.
+  for (size_t first = 0; first < processes.size(); first += FdChannels::kCount) {
+    const Processes some = processes.subspan(first, std::min<size_t>(FdChannels::kCount, processes.size() - first));
+    int channel = 0;
+    run_in_leaders(tree, some, waiter, [&](const PlannedProcess& p, SyscallBatch& batch) {
+      take_over_files(tree, p, channel++, files, directories, batch, waiter);
+    });
+  }
+}
+
+void settle(PuppetTree& tree, Processes processes, const RestoredFiles& files, const RestoreOptions& options,
+            StopWaiter& waiter) {
+  // From outside, while the tasks still have the credentials of this program.
+  for (const PlannedProcess* p : processes) {
+    tree.puppet(*p).host().set_report(free_report_signal(*p));
+    p->states.apply(view_of(*p, p->threads.front(), options));
+    for (const PlannedThread& t : p->threads) t.states.apply(view_of(*p, t, options));
+  }
+  // The process as a whole before the credentials of any thread; threads end with theirs.
+  run_in_leaders(tree, processes, waiter, [&](const PlannedProcess& p, SyscallBatch& batch) {
+    p.states.settle(view_of(p, p.threads.front(), options), batch);
+    for (const RestoredFiles::AsyncSlot& slot : files.async_slots(p.ids.files_id()))
+      batch.must(SYS_fcntl, {slot.number, F_SETFL, slot.flags});
+    p.threads.front().states.settle(view_of(p, p.threads.front(), options), batch);
+  });
+  for (const PlannedProcess* p : processes)
+    run_in_threads(tree.puppet(*p), *p, waiter, [&](const PlannedThread& t, SyscallBatch& batch) {
+      t.states.settle(view_of(*p, t, options), batch);
+    });
+}
+
+void make_ready(PuppetTree& tree, Processes processes, const RestoreOptions& options, StopWaiter& waiter) {
+  run_in_leaders(tree, processes, waiter, [&](const PlannedProcess& p, SyscallBatch& batch) {
+    const SettleView leader = view_of(p, p.threads.front(), options);
+    p.states.arm(leader, batch);
+    p.threads.front().states.arm(leader, batch);
+  });
+  for (const PlannedProcess* p : processes) {
+    run_in_threads(tree.puppet(*p), *p, waiter, [&](const PlannedThread& t, SyscallBatch& batch) {
+      t.states.arm(view_of(*p, t, options), batch);
+    });
+    load_final_state(tree.puppet(*p), *p, waiter);
+  }
+  for (const PlannedProcess* p : processes) tree.puppet(*p).start_unmap();
+  for (const PlannedProcess* p : processes) tree.puppet(*p).enter_unmap(waiter);
+  for (const PlannedProcess* p : processes) tree.puppet(*p).finish_unmap(waiter);
+  for (const PlannedProcess* p : processes) {
+    Puppet& puppet = tree.puppet(*p);
+    for (size_t i = 1; i < p->threads.size(); ++i) puppet.threads()[i].give_back();
+    for (const PlannedThread& t : p->threads) put_back_rseq_section(t.states.get<Rseq>(), p->pid);
+  }
 }
 
 }  // namespace stasis

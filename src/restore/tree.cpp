@@ -72,7 +72,7 @@ int free_number(const RestorePlan& plan, const RestoredFiles& files) {
 }  // namespace
 
 PuppetTree::PuppetTree(RestorePlan& plan, const ImageStore& store, RestoredFiles& files, StopWaiter& waiter)
-    : plan_(plan), store_(store), files_(files), waiter_(waiter), channel_(free_number(plan, files)) {
+    : plan_(plan), store_(store), files_(files), waiter_(waiter), channels_(free_number(plan, files)) {
   // Orphans of puppets that have to be killed become ours, so that their pids are free again before a second try.
   prctl(PR_SET_CHILD_SUBREAPER, 1);
 }
@@ -106,8 +106,8 @@ void PuppetTree::start_root(PlannedProcess& root) {
                             .other_slot_bytes = kThreadSlotBytes,
                             .area_address = plan_.area_address};
   puppets_.push_back(Puppet::start_root(
-      {.pid = root.pid, .personality = root.states.get<Personality>().value, .channel = &channel_}, shape, waiter_));
-  channel_.close_puppet_end();
+      {.pid = root.pid, .personality = root.states.get<Personality>().value, .channels = &channels_}, shape, waiter_));
+  channels_.close_puppet_ends();
   by_process_[&root] = puppets_.back().get();
   places_[&root] = {getsid(0), getpgrp()};
   start_memory(root);
@@ -227,6 +227,16 @@ void unmap_rest(SyscallBatch& batch, std::vector<AddressRange> keep, const Batch
   if (from < kTop) batch.must(SYS_munmap, {from, kTop - from});
 }
 
+bool same_mm_fields(const pb::mm_entry& a, const pb::mm_entry& b) {
+  return a.mm_start_code() == b.mm_start_code() && a.mm_end_code() == b.mm_end_code() &&
+         a.mm_start_data() == b.mm_start_data() && a.mm_end_data() == b.mm_end_data() &&
+         a.mm_start_brk() == b.mm_start_brk() && a.mm_brk() == b.mm_brk() &&
+         a.mm_start_stack() == b.mm_start_stack() && a.mm_arg_start() == b.mm_arg_start() &&
+         a.mm_arg_end() == b.mm_arg_end() && a.mm_env_start() == b.mm_env_start() &&
+         a.mm_env_end() == b.mm_env_end() && a.exe_file_id() == b.exe_file_id() &&
+         std::ranges::equal(a.mm_saved_auxv(), b.mm_saved_auxv());
+}
+
 void set_mm_fields(SyscallBatch& batch, const pb::mm_entry& mm, int exe_fd) {
   uapi::prctl_mm_map map{};
   map.start_code = mm.mm_start_code();
@@ -288,15 +298,19 @@ void PuppetTree::start_memory(PlannedProcess& p) {
     puppet.run(*batch, waiter_);
     batch->clear();
   };
-  for (size_t first = 0; first < sent.size(); first += FdChannel::kMost) {
-    const auto part = std::span(sent).subspan(first, std::min(FdChannel::kMost, sent.size() - first));
-    channel_.send(part);
-    FdChannel::receive(*batch, channel_.number(), part.size());
+  for (size_t first = 0; first < sent.size(); first += FdChannels::kMost) {
+    const auto part = std::span(sent).subspan(first, std::min(FdChannels::kMost, sent.size() - first));
+    channels_.send(0, part);
+    channels_.receive(*batch, 0, part.size());
     // The channel is shared: the message must be taken before another puppet receives.
     puppet.run(*batch, waiter_);
     batch->clear();
   }
-  if (p.parent != nullptr) unmap_rest(*batch, inherited, puppet.host().area());
+  // A child that has all areas of its parent has nothing else.
+  const auto can_be_inherited = [](const Vma& v) { return !v.has(kNotInherited); };
+  const bool has_more = p.parent != nullptr && static_cast<ptrdiff_t>(inherited.size()) !=
+                                                   std::ranges::count_if(p.parent->vmas.areas, can_be_inherited);
+  if (has_more) unmap_rest(*batch, inherited, puppet.host().area());
   const VdsoLayout vdso = vdso_layout(p.vmas.areas);
   if (vdso.present() && (p.parent == nullptr || vdso_layout(p.parent->vmas.areas) != vdso))
     batch->must(SYS_arch_prctl, {uapi::arch_map_vdso_64, vdso.vvar_start != 0 ? vdso.vvar_start : vdso.vdso_start});
@@ -311,17 +325,20 @@ void PuppetTree::start_memory(PlannedProcess& p) {
     if (writable_first) batch->must(SYS_mprotect, {v.start, v.size_bytes(), v.prot});
     flush_if_full();
   }
-  set_mm_fields(*batch, p.mm, exe);
+  if (p.parent == nullptr || !same_mm_fields(p.parent->mm, p.mm)) set_mm_fields(*batch, p.mm, exe);
   if (!sent.empty()) batch->must(SYS_close_range, {0, sent.size() - 1, 0});
+  if (batch->empty()) return;
   puppet.start(*batch);
   batches_[&p] = std::move(batch);
 }
 
 void PuppetTree::finish_memory(PlannedProcess& p) {
   Puppet& puppet = this->puppet(p);
-  puppet.finish(*batches_.at(&p), waiter_);
-  batches_.erase(&p);
-  const FillTarget target{p.pid, puppet.memory().get(), p.describe()};
+  if (const auto batch = batches_.find(&p); batch != batches_.end()) {
+    puppet.finish(*batch->second, waiter_);
+    batches_.erase(batch);
+  }
+  const FillTarget target{p.pid, puppet.memory_fd(), p.describe()};
   if (p.parent == nullptr) {
     const FillStats s = fill_plan(p).fill(target);
     stats_.written_pages += s.written_pages;

@@ -31,7 +31,7 @@ class PuppetTree {
 
   Puppet& puppet(const PlannedProcess& p) { return *by_process_.at(&p); }
   std::span<const std::unique_ptr<Puppet>> puppets() const { return puppets_; }
-  const FdChannel& channel() const { return channel_; }
+  const FdChannels& channels() const { return channels_; }
   // All puppets are on their own: the destructor leaves them alone.
   void released() {
     puppets_.clear();
@@ -61,7 +61,7 @@ class PuppetTree {
   const ImageStore& store_;
   RestoredFiles& files_;
   StopWaiter& waiter_;
-  FdChannel channel_;
+  FdChannels channels_;
   std::vector<std::unique_ptr<Puppet>> puppets_;
   std::unordered_map<const PlannedProcess*, Puppet*> by_process_;
   std::unordered_map<const PlannedProcess*, Place> places_;

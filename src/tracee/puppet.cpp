@@ -47,13 +47,18 @@ int make_stub_file() {
   close(go_write_fd);
   char byte = 0;
   if (read(go_fd, &byte, 1) != 1) _exit(1);
-  // Both may have the very numbers that they are to get: move them out of the way first.
-  const int channel = options.channel->number();
-  const int high_stub = fcntl(stub_fd, F_DUPFD_CLOEXEC, channel + 2);
-  const int high_end = fcntl(options.channel->puppet_end(), F_DUPFD_CLOEXEC, channel + 2);
-  if (dup3(high_end, channel, 0) < 0 || dup3(high_stub, channel + 1, O_CLOEXEC) < 0) _exit(2);
-  if (channel > 0) close_range(0, static_cast<unsigned>(channel) - 1, 0);
-  close_range(static_cast<unsigned>(channel) + 2, ~0u, 0);
+  // Any of these may have a number that another is to get: move all of them out of the way first.
+  const int first = options.channels->first_number();
+  const int stub = options.channels->end_number();
+  const int high_stub = fcntl(stub_fd, F_DUPFD_CLOEXEC, stub + 1);
+  int high_ends[FdChannels::kCount];
+  for (int i = 0; i < FdChannels::kCount; ++i)
+    high_ends[i] = fcntl(options.channels->puppet_end(i), F_DUPFD_CLOEXEC, stub + 1);
+  for (int i = 0; i < FdChannels::kCount; ++i)
+    if (dup3(high_ends[i], options.channels->number(i), 0) < 0) _exit(2);
+  if (dup3(high_stub, stub, O_CLOEXEC) < 0) _exit(3);
+  if (first > 0) close_range(0, static_cast<unsigned>(first) - 1, 0);
+  close_range(static_cast<unsigned>(stub) + 1, ~0u, 0);
   // What the caller ignores (nohup, background jobs of a shell) would survive exec.
   struct sigaction defaults {};
   for (int s = 1; s < _NSIG; ++s) sigaction(s, &defaults, nullptr);
@@ -61,7 +66,7 @@ int make_stub_file() {
   char name[] = "stasis-stub";
   char* const argv[] = {name, nullptr};
   char* const envp[] = {nullptr};
-  execveat(channel + 1, "", argv, envp, AT_EMPTY_PATH);
+  execveat(stub, "", argv, envp, AT_EMPTY_PATH);
   _exit(4);
 }
 
@@ -93,14 +98,20 @@ void await_event(StopWaiter& waiter, pid_t pid, int event) {
 
 // ---- descriptors -----------------------------------------------------------------------------------------
 
-FdChannel::FdChannel(int number) : number_(number) {
-  int pair[2];
-  check(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), "cannot make a socket pair");
-  controller_end_.reset(pair[0]);
-  puppet_end_.reset(pair[1]);
+FdChannels::FdChannels(int first_number) : first_number_(first_number) {
+  for (size_t i = 0; i < kCount; ++i) {
+    int pair[2];
+    check(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), "cannot make a socket pair");
+    controller_ends_[i].reset(pair[0]);
+    puppet_ends_[i].reset(pair[1]);
+  }
 }
 
-void FdChannel::send(std::span<const int> fds) const {
+void FdChannels::close_puppet_ends() {
+  for (Fd& fd : puppet_ends_) fd.reset();
+}
+
+void FdChannels::send(int channel, std::span<const int> fds) const {
   char byte = 0;
   iovec io{&byte, 1};
   alignas(cmsghdr) char control[CMSG_SPACE(kMost * sizeof(int))] = {};
@@ -115,11 +126,11 @@ void FdChannel::send(std::span<const int> fds) const {
   header.cmsg_len = CMSG_LEN(fds.size_bytes());
   std::memcpy(control, &header, sizeof header);
   std::memcpy(control + CMSG_LEN(0), fds.data(), fds.size_bytes());
-  if (sendmsg(controller_end_.get(), &message, MSG_NOSIGNAL) < 0)
+  if (sendmsg(controller_ends_[static_cast<size_t>(channel)].get(), &message, MSG_NOSIGNAL) < 0)
     throw_errno("cannot hand descriptors to a task", Reason::RESTORE_CALL_FAILED);
 }
 
-BatchData FdChannel::receive(SyscallBatch& batch, int number, size_t count) {
+void FdChannels::receive(SyscallBatch& batch, int channel, size_t count) const {
   const BatchData byte = batch.space(1);
   const BatchData io = batch.object(iovec{nullptr, 1});
   batch.point(io.part(offsetof(iovec, iov_base), 8), byte);
@@ -131,8 +142,7 @@ BatchData FdChannel::receive(SyscallBatch& batch, int number, size_t count) {
   const BatchData header = batch.object(message);
   batch.point(header.part(offsetof(msghdr, msg_iov), 8), io);
   batch.point(header.part(offsetof(msghdr, msg_control), 8), control);
-  batch.must(SYS_recvmsg, {number, header, MSG_DONTWAIT});
-  return control.part(CMSG_LEN(0), count * sizeof(int));
+  batch.must(SYS_recvmsg, {number(channel), header, MSG_DONTWAIT});
 }
 
 // ---- puppets ---------------------------------------------------------------------------------------------
@@ -170,7 +180,6 @@ std::unique_ptr<Puppet> Puppet::start_root(const StubOptions& options, const Sha
   leader.save_own_state();
 
   ProcDir proc(puppet->pid_);
-  puppet->memory_ = proc.open("mem", O_RDWR);
   Borrowed borrowed(puppet->pid_, "stub", leader, proc.open("mem", O_RDWR));
   borrowed.start_open(parse_maps(proc.read("maps")),
                       {.slots = shape.slots,
@@ -200,7 +209,6 @@ std::unique_ptr<Puppet> Puppet::adopt_child(const Puppet& parent, pid_t pid, Sto
   puppet->host_.set_report(kPuppetReport);
   puppet->host_.set_area(parent.host_.area());
   puppet->adopt_thread(pid, waiter);
-  puppet->memory_ = ProcDir(pid).open("mem", O_RDWR);
   return puppet;
 }
 
@@ -237,11 +245,25 @@ void Puppet::run(SyscallBatch& batch, StopWaiter& waiter) { host_.run(leader(), 
 void Puppet::start(SyscallBatch& batch) { host_.start(leader(), 0, batch); }
 void Puppet::finish(SyscallBatch& batch, StopWaiter& waiter) { host_.finish(leader(), 0, batch, waiter); }
 
-void Puppet::unmap_area(StopWaiter& waiter) {
+int Puppet::memory_fd() {
+  if (!memory_) memory_ = ProcDir(pid_).open("mem", O_RDWR);
+  return memory_.get();
+}
+
+void Puppet::start_unmap() {
   const BatchArea& area = host_.area();
   const uint64_t args[] = {area.address(), area.bytes()};
-  leader().send_to(arch::call_registers(leader().own_registers(), area.reported(), SYS_munmap, args), kPuppetReport);
-  leader().step_to_call_exit(waiter, Clock::now() + BatchHost::kPatience);
+  leader().send_to(arch::call_registers(leader().own_registers(), area.reported(), SYS_munmap, args), host_.report());
+  leader().start_step();
+}
+
+void Puppet::enter_unmap(StopWaiter& waiter) {
+  leader().await_step(waiter, Clock::now() + BatchHost::kPatience);
+  leader().start_step();
+}
+
+void Puppet::finish_unmap(StopWaiter& waiter) {
+  leader().await_step(waiter, Clock::now() + BatchHost::kPatience);
   leader().give_back();
 }
 

@@ -2,6 +2,7 @@
 // own code. All puppets die with the controller (PTRACE_O_EXITKILL) until release_all() lets all of them go.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <span>
 #include <string>
@@ -13,33 +14,38 @@
 
 namespace stasis {
 
-// The end of a socket pair that stays with the controller, for handing descriptors to puppets (SCM_RIGHTS). All puppets
-// of a tree inherit the other end, at the same number; one of them at a time receives.
-class FdChannel {
+// Socket pairs for handing descriptors to puppets (SCM_RIGHTS): the controller keeps one end of each, all puppets of a
+// tree inherit the others, at the same numbers. A channel carries one message at a time, so that as many puppets as there
+// are channels can receive at once.
+class FdChannels {
  public:
-  // `number`: the descriptor number of the other end in every puppet.
-  explicit FdChannel(int number);
-  int number() const { return number_; }
-  int puppet_end() const { return puppet_end_.get(); }
-  void close_puppet_end() { puppet_end_.reset(); }
-
+  static constexpr int kCount = 16;
   // Most descriptors in one message (SCM_MAX_FD of the kernel).
   static constexpr size_t kMost = 253;
+
+  // `first_number`: the descriptor number of channel 0 in every puppet; the others follow.
+  explicit FdChannels(int first_number);
+  int first_number() const { return first_number_; }
+  int number(int channel) const { return first_number_ + channel; }
+  int end_number() const { return first_number_ + kCount; }
+  int puppet_end(int channel) const { return puppet_ends_[static_cast<size_t>(channel)].get(); }
+  void close_puppet_ends();
+
   // Sends up to kMost descriptors as one message.
-  void send(std::span<const int> fds) const;
-  // The call that receives a message of `count` descriptors. In an otherwise empty table they get the lowest free
-  // numbers in order; `numbers` (int[count]) tells which they got.
-  static BatchData receive(SyscallBatch& batch, int number, size_t count);
+  void send(int channel, std::span<const int> fds) const;
+  // Adds the call that receives a message of `count` descriptors. In an otherwise empty table they get the lowest free
+  // numbers in order.
+  void receive(SyscallBatch& batch, int channel, size_t count) const;
 
  private:
-  Fd controller_end_, puppet_end_;
-  int number_;
+  std::array<Fd, kCount> controller_ends_, puppet_ends_;
+  int first_number_;
 };
 
 struct StubOptions {
   pid_t pid = 0;                 // the pid it must have; 0: any
   uint64_t personality = 0;      // the layout of new mappings is decided at exec (mmap_base)
-  const FdChannel* channel = nullptr;
+  const FdChannels* channels = nullptr;
 };
 
 class Puppet {
@@ -68,15 +74,19 @@ class Puppet {
   BatchHost& host() { return host_; }
   std::vector<Tracee>& threads() { return threads_; }
   Tracee& leader() { return threads_.front(); }
-  const Fd& memory() const { return memory_; }
+  // /proc/PID/mem, opened when it is asked for.
+  int memory_fd();
 
   // Runs a batch in the leader.
   void run(SyscallBatch& batch, StopWaiter& waiter);
   void start(SyscallBatch& batch);
   void finish(SyscallBatch& batch, StopWaiter& waiter);
 
-  // The last call: unmaps the area, made by the leader, which then stands at the call's exit with its own registers.
-  void unmap_area(StopWaiter& waiter);
+  // The last call: unmaps the area, made by the leader, which then stands at the call's exit with its own registers. In
+  // three steps, each of which waits for what the one before has started, so that many puppets are driven at once.
+  void start_unmap();
+  void enter_unmap(StopWaiter& waiter);
+  void finish_unmap(StopWaiter& waiter);
 
   // Ends with a wait(2) status (without the core dump bit) and stays a zombie of its parent.
   void die(int wait_status, StopWaiter& waiter);

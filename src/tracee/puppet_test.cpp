@@ -40,7 +40,7 @@ class PuppetTest : public ::testing::Test {
  protected:
   std::unique_ptr<Puppet> start(pid_t pid = 0) {
     return Puppet::start_root(
-        {.pid = pid, .channel = &channel_},
+        {.pid = pid, .channels = &channels_},
         {.slots = 4, .first_slot_bytes = 65536, .other_slot_bytes = 8192, .area_address = kAreaAt}, waiter_);
   }
   std::unique_ptr<Puppet> clone(Puppet& parent, pid_t pid) {
@@ -56,7 +56,7 @@ class PuppetTest : public ::testing::Test {
   }
 
   StopWaiter waiter_;
-  FdChannel channel_{kChannel};
+  FdChannels channels_{kChannel};
 };
 
 // All that a process without memory of its own shows.
@@ -153,12 +153,11 @@ TEST_F(PuppetTest, DescriptorsAreHandedOver) {
   const auto root = start();
   const Fd null(open("/dev/null", O_RDONLY | O_CLOEXEC)), zero(open("/dev/zero", O_RDONLY | O_CLOEXEC));
   const int sent[] = {null.get(), zero.get()};
-  channel_.send(sent);
+  channels_.send(3, sent);
   SyscallBatch batch;
-  const BatchData numbers = FdChannel::receive(batch, kChannel, 2);
+  channels_.receive(batch, 3, 2);
   root->run(batch, waiter_);
-  const auto got = batch.value<std::array<int, 2>>(numbers);
-  EXPECT_EQ(got, (std::array<int, 2>{0, 1})) << "the lowest free numbers in order";
+  // The lowest free numbers in order.
   EXPECT_EQ(ProcDir(root->pid()).readlink("fd/0"), "/dev/null");
   EXPECT_EQ(ProcDir(root->pid()).readlink("fd/1"), "/dev/zero");
 }
@@ -166,17 +165,19 @@ TEST_F(PuppetTest, DescriptorsAreHandedOver) {
 TEST_F(PuppetTest, AFullMessageOfDescriptorsArrives) {
   const auto root = start();
   const Fd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  const std::vector<int> sent(FdChannel::kMost, null.get());
-  channel_.send(sent);
+  const std::vector<int> sent(FdChannels::kMost, null.get());
+  channels_.send(0, sent);
   SyscallBatch batch;
-  FdChannel::receive(batch, kChannel, sent.size());
+  channels_.receive(batch, 0, sent.size());
   root->run(batch, waiter_);
-  EXPECT_EQ(ProcDir(root->pid()).list("fd").size(), FdChannel::kMost + 1);
+  EXPECT_EQ(ProcDir(root->pid()).list("fd").size(), FdChannels::kMost + FdChannels::kCount);
 }
 
 TEST_F(PuppetTest, NothingIsLeftOfTheStubOrTheArea) {
   const auto root = start();
-  root->unmap_area(waiter_);
+  root->start_unmap();
+  root->enter_unmap(waiter_);
+  root->finish_unmap(waiter_);
   EXPECT_TRUE(is_nothing_but_the_kernels(maps_of(root->pid()))) << maps_of(root->pid());
 }
 
@@ -241,7 +242,9 @@ TEST_F(PuppetTest, RunsItsOwnCodeAfterTheRelease) {
   regs.rbx = 3;
   root->leader().set_own_registers(regs);
   root->leader().set_own_signal_mask(uint64_t{1} << (SIGUSR1 - 1));
-  root->unmap_area(waiter_);
+  root->start_unmap();
+  root->enter_unmap(waiter_);
+  root->finish_unmap(waiter_);
   std::vector<std::unique_ptr<Puppet>> all;
   all.push_back(std::move(root));
   release_all(all);
@@ -268,7 +271,9 @@ TEST_F(PuppetTest, CanBeReleasedStopped) {
   arch::set_instruction_pointer(regs, kMemoryAt);
   root->leader().set_own_registers(regs);
   root->set_stop_signal(SIGSTOP);
-  root->unmap_area(waiter_);
+  root->start_unmap();
+  root->enter_unmap(waiter_);
+  root->finish_unmap(waiter_);
   std::vector<std::unique_ptr<Puppet>> all;
   all.push_back(std::move(root));
   release_all(all);

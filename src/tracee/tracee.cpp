@@ -257,18 +257,20 @@ void Tracee::await_report(StopWaiter& waiter, ReportSignal report, uint64_t repo
   }
 }
 
-void Tracee::step_to_call_exit(StopWaiter& waiter, Clock::time_point deadline) {
+void Tracee::start_step() {
   stepping_ = true;
-  for (int stops = 0; stops < 2;) {
-    continue_with(0);
+  continue_with(0);
+}
+
+void Tracee::await_step(StopWaiter& waiter, Clock::time_point deadline) {
+  for (;;) {
     const auto status = waiter.wait(tid_, deadline, false);
     if (!status) throw Error(Reason::TRACEE_LOST, "it did not finish a system call in time").object(describe());
     if (!status->stopped()) vanished(*status);
     stopped_ = true;
-    if (status->event() == 0 && status->signal() == (SIGTRAP | 0x80))
-      ++stops;
-    else if (status->event() == 0 && status->signal() == SIGSTOP)
-      postponed_signal_ = SIGSTOP;
+    if (status->event() == 0 && status->signal() == (SIGTRAP | 0x80)) break;
+    if (status->event() == 0 && status->signal() == SIGSTOP) postponed_signal_ = SIGSTOP;
+    continue_with(0);
   }
   stepping_ = false;
   syscall_stop_ = true;

@@ -84,8 +84,9 @@ class Tracee {
   void start(ReportSignal report);
   void await_report(StopWaiter& waiter, ReportSignal report, uint64_t reported, Clock::time_point deadline);
   arch::Registers current_registers() const;
-  // Makes the next system call of the thread and stops it at the call's exit: one PTRACE_SYSCALL stop pair.
-  void step_to_call_exit(StopWaiter& waiter, Clock::time_point deadline);
+  // Runs the thread to its next system call stop: at the entry of a call, then at the exit.
+  void start_step();
+  void await_step(StopWaiter& waiter, Clock::time_point deadline);
   // Gives registers and mask back; the thread stays stopped (mask first, then registers, O-67).
   void give_back();
   bool borrowed() const { return borrowed_; }
