@@ -5,7 +5,7 @@
 
 #include <random>
 
-#include "base/error.h"
+#include "base/test_error.h"
 #include "proto/pagemap.pb.h"
 
 namespace stasis {
@@ -16,17 +16,6 @@ const uint64_t page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
 // Values of every varint length.
 uint64_t random_number(std::mt19937_64& random) {
   return random() >> (random() % 64);
-}
-
-template <class F>
-Reason reason_of(F&& act) {
-  try {
-    act();
-  } catch (const Error& e) {
-    return e.reason();
-  }
-  ADD_FAILURE() << "no error";
-  return Reason::INTERNAL;
 }
 
 TEST(PagemapCodec, WritesTheBytesOfTheMessageClass) {
@@ -132,9 +121,9 @@ TEST(Pagemap, PromisesAreKeptBeforeItCloses) {
   ImageStore store = ImageStore::in_memory();
   PagemapWriter map(store, ImageKind::PAGEMAP, 42);
   map.add({page, 2, page_present});
-  EXPECT_EQ(reason_of([&] { map.add({2 * page, 1, page_present}); }), Reason::INTERNAL);
-  EXPECT_EQ(reason_of([&] { map.add({9 * page + 1, 1, page_present}); }), Reason::INTERNAL);
-  EXPECT_EQ(reason_of([&] { map.close(); }), Reason::INTERNAL);
+  EXPECT_EQ(error_of([&] { map.add({2 * page, 1, page_present}); }).reason(), Reason::INTERNAL);
+  EXPECT_EQ(error_of([&] { map.add({9 * page + 1, 1, page_present}); }).reason(), Reason::INTERNAL);
+  EXPECT_EQ(error_of([&] { map.close(); }).reason(), Reason::INTERNAL);
 }
 
 Reason reason_of_ranges(const std::vector<PageRange>& ranges, uint64_t stored_pages) {
@@ -153,7 +142,7 @@ Reason reason_of_ranges(const std::vector<PageRange>& ranges, uint64_t stored_pa
     Fd pages = store.create_raw(ImageKind::PAGES, 1);
     EXPECT_EQ(::ftruncate(pages.get(), static_cast<off_t>(stored_pages * page)), 0);
   }
-  return reason_of([&] { PagemapReader::open(store, ImageKind::PAGEMAP, 1); });
+  return error_of([&] { PagemapReader::open(store, ImageKind::PAGEMAP, 1); }).reason();
 }
 
 TEST(Pagemap, BadMapsAreRefused) {

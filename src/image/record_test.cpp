@@ -2,24 +2,13 @@
 
 #include <gtest/gtest.h>
 
-#include "base/error.h"
+#include "base/test_error.h"
 #include "proto/pipe-data.pb.h"
 #include "proto/pstree.pb.h"
 #include "proto/seccomp.pb.h"
 
 namespace stasis {
 namespace {
-
-template <class F>
-Error error_of(F&& act) {
-  try {
-    act();
-  } catch (const Error& e) {
-    return e;
-  }
-  ADD_FAILURE() << "no error";
-  return Error(Reason::INTERNAL, "none");
-}
 
 pb::pstree_entry process(uint32_t pid) {
   pb::pstree_entry entry;

@@ -98,8 +98,7 @@ ImageReader::ImageReader(std::string content, ImageKind kind, std::string shown_
 
 // ImageStore, writing -------------------------------------------------------------------------------------
 
-ImageStore::ImageStore(std::unique_ptr<ImageMedium> medium, Purpose purpose)
-    : medium_(std::move(medium)), purpose_(purpose) {}
+ImageStore::ImageStore(std::unique_ptr<ImageMedium> medium) : medium_(std::move(medium)) {}
 
 void ImageStore::begin_writing() {
   if (writing_) return;
@@ -109,15 +108,15 @@ void ImageStore::begin_writing() {
 }
 
 ImageStore ImageStore::create(Fd directory, std::string shown_path) {
-  return ImageStore(directory_medium(std::move(directory), std::move(shown_path)), Purpose::WRITE);
+  return ImageStore(directory_medium(std::move(directory), std::move(shown_path)));
 }
 
 ImageStore ImageStore::open(Fd directory, std::string shown_path) {
-  return ImageStore(directory_medium(std::move(directory), std::move(shown_path)), Purpose::READ);
+  return ImageStore(directory_medium(std::move(directory), std::move(shown_path)));
 }
 
 ImageStore ImageStore::in_memory() {
-  return ImageStore(memory_medium(), Purpose::WRITE);
+  return ImageStore(memory_medium());
 }
 
 ImageStore::~ImageStore() {
@@ -275,17 +274,17 @@ std::optional<ImageStore::RawFile> ImageStore::open_raw(ImageKind kind, uint64_t
 pb::inventory_entry read_inventory(ImageStore& store) {
   pb::inventory_entry inventory;
   store.require_single(ImageKind::INVENTORY, 0, inventory);
-  Error refusal(Reason::IMAGE_VERSION, fmt::format("the images have version {}", inventory.img_version()));
-  std::move(refusal).object(store.shown_name(ImageKind::INVENTORY));
-  if (inventory.img_version() == 0) {
-    throw std::move(refusal).remedy("this is a pre-dump: restore from the dump that was made after it");
-  }
-  if (inventory.img_version() > 2) throw std::move(refusal).remedy("restore with a newer version of the program");
-  if (!inventory.fdinfo_per_id()) {
-    throw Error(Reason::IMAGE_VERSION, "the images store descriptors per task and not per table")
+  const auto refuse = [&](std::string what_failed, const char* remedy) {
+    throw Error(Reason::IMAGE_VERSION, std::move(what_failed))
         .object(store.shown_name(ImageKind::INVENTORY))
-        .remedy("restore with the program that made the dump, and dump again with this one");
-  }
+        .remedy(remedy);
+  };
+  const std::string version = fmt::format("the images have version {}", inventory.img_version());
+  if (inventory.img_version() == 0) refuse(version, "this is a pre-dump: restore from the dump that was made after it");
+  if (inventory.img_version() > 2) refuse(version, "restore with a newer version of the program");
+  if (!inventory.fdinfo_per_id())
+    refuse("the images store descriptors per task and not per table",
+           "restore with the program that made the dump, and dump again with this one");
   store.magic_rule_ = inventory.img_version() == 1 ? MagicRule::TODAY_OR_VERSION_1 : MagicRule::TODAY;
   return inventory;
 }

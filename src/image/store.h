@@ -143,9 +143,7 @@ class ImageStore {
   friend bool verify_manifest(ImageStore& store);
   friend void verify_unread_images(const ImageStore& store);
 
-  enum class Purpose { READ, WRITE };
-
-  ImageStore(std::unique_ptr<ImageMedium> medium, Purpose purpose);
+  explicit ImageStore(std::unique_ptr<ImageMedium> medium);
   void begin_writing();
   void finish_file(const std::string& name, std::string_view bytes);
   std::optional<std::string> read_checked(const std::string& name) const;
@@ -158,7 +156,6 @@ class ImageStore {
   Manifest expected_;  // from the manifest of the dump that is read; empty: nothing is known
   mutable std::unordered_set<std::string> compared_;  // files whose checksum was found right
   uint32_t next_pages_id_ = 1;
-  Purpose purpose_;
   bool writing_ = false;
   bool committed_ = false;
   MagicRule magic_rule_ = MagicRule::TODAY;

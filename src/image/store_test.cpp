@@ -15,8 +15,8 @@
 #include <set>
 #include <sstream>
 
-#include "base/error.h"
 #include "base/scope_guard.h"
+#include "base/test_error.h"
 #include "proto/fs.pb.h"
 #include "proto/inventory.pb.h"
 #include "proto/pstree.pb.h"
@@ -26,17 +26,6 @@ namespace stasis {
 namespace {
 
 namespace fs = std::filesystem;
-
-template <class F>
-Error error_of(F&& act) {
-  try {
-    act();
-  } catch (const Error& e) {
-    return e;
-  }
-  ADD_FAILURE() << "no error";
-  return Error(Reason::INTERNAL, "none");
-}
 
 class Store : public testing::Test {
  protected:

@@ -31,7 +31,7 @@ void bad(std::string_view file, std::string_view why, std::string_view sample) {
 
 namespace {
 
-constexpr size_t first_capacity = 16 * 1024;
+constexpr size_t first_capacity = size_t{16} << 10;
 
 }  // namespace
 

@@ -1,6 +1,5 @@
 #include "kernel/proc_task.h"
 
-
 #include "kernel/proc_text.h"
 
 namespace stasis {

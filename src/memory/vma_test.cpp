@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
-#include "base/error.h"
+#include "base/test_error.h"
 #include "memory/test_child.h"
 #include "proto/mm.pb.h"
 
@@ -216,13 +216,7 @@ template <class Change>
 Reason reason_of(Change&& change) {
   std::vector<Vma> vmas = {plain(0x10000, 0x20000), plain(0x20000, 0x30000)};
   change(vmas);
-  try {
-    decode_vmas(image_of(vmas), "mm-1.img");
-  } catch (const Error& e) {
-    return e.reason();
-  }
-  ADD_FAILURE() << "no error";
-  return Reason::INTERNAL;
+  return error_of([&] { decode_vmas(image_of(vmas), "mm-1.img"); }).reason();
 }
 
 TEST(VmaRecord, BadRecordsAreRefused) {

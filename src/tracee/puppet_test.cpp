@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <numeric>
 #include <cstring>
 
 #include "kernel/process.h"
@@ -69,7 +70,9 @@ TEST_F(PuppetTest, RootHasNothingButItsArea) {
   const auto maps = parse_maps(maps_of(root->pid()));
   for (const Mapping& m : maps)
     EXPECT_TRUE(m.name == "[vsyscall]" || (m.start >= kAreaAt && m.end <= root->host().area().end())) << m.name;
-  EXPECT_EQ(ProcDir(root->pid()).list("fd"), std::vector<int>{kChannel}) << "the channel and nothing else";
+  std::vector<int> channels(FdChannels::kCount);
+  std::iota(channels.begin(), channels.end(), kChannel);
+  EXPECT_EQ(ProcDir(root->pid()).list("fd"), channels) << "the channels and nothing else";
   EXPECT_EQ(status_of(root->pid()).sig_ignored, 0u);
 }
 

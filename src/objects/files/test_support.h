@@ -12,11 +12,10 @@
 
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <string>
 #include <vector>
 
-#include "base/error.h"
+#include "base/test_error.h"
 #include "objects/files/file_kind.h"
 #include "proto/inventory.pb.h"
 
@@ -52,17 +51,6 @@ class LooseDump final : public DumpFiles {
   }
   std::vector<PathFile> path_files;
 };
-
-// The error that `action` throws; the test fails when it throws none.
-inline Error error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "no error was thrown";
-  return Error(Reason::INTERNAL, "nothing");
-}
 
 class Directory {
  public:

@@ -1,7 +1,6 @@
 // For tests: a state through the bytes of an image and back.
 #pragma once
 
-
 #include "proto/core.pb.h"
 
 namespace stasis {

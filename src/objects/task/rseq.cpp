@@ -3,7 +3,6 @@
 #include <linux/rseq.h>
 #include <sys/syscall.h>
 
-
 #include "base/error.h"
 #include "kernel/process.h"
 
