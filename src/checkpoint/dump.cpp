@@ -82,6 +82,7 @@ class Checkpoint {
   bool runs_on() const { return options_.final_state == DumpOptions::FinalState::running; }
 
   void freeze() {
+    prepare_task_objects();
     const auto begin = Clock::now();
     seized_ = seize_tree(options_.pid, waiter_, {.deadline = begin + std::chrono::seconds(options_.timeout_s)},
                          [&](std::span<const pid_t> pids) {

@@ -9,8 +9,8 @@ struct DumpResult {
   DumpStatistics statistics;
 };
 
-// Throws Error; then every task is as it was and the image directory has no inventory. Runs in the calling thread, which
-// becomes the tracer meanwhile.
+// Throws Error; then every task is as it was and the image directory has no inventory. Runs in the calling thread,
+// which becomes the tracer meanwhile.
 DumpResult dump(const DumpOptions& options);
 
 }  // namespace stasis

@@ -26,9 +26,8 @@ constexpr size_t kThreadsPerJob = 32;
 constexpr size_t kMostAuxvBytes = 1024;
 
 // What every borrowed thread calls, whatever it is asked.
-constexpr long kBorrowedCalls[] = {SYS_mmap,   SYS_munmap,       SYS_tgkill,     SYS_rt_sigprocmask,
-                                   SYS_prctl,  SYS_sigaltstack,  SYS_brk,        SYS_rt_sigaction,
-                                   SYS_getitimer, SYS_fcntl};
+constexpr long kBorrowedCalls[] = {SYS_mmap,        SYS_munmap, SYS_tgkill,       SYS_rt_sigprocmask, SYS_prctl,
+                                   SYS_sigaltstack, SYS_brk,    SYS_rt_sigaction, SYS_getitimer,      SYS_fcntl};
 
 }  // namespace
 
@@ -95,9 +94,10 @@ void FrozenProcess::look(const DumpOptions& options, StopWaiter& waiter) {
     t.states.look(v);
     if (t.stat.pid == pid()) {
       states.look(v);
-    } else if (kcmp(pid(), t.tracee->tid(), uapi::kcmp_files) != 0 || kcmp(pid(), t.tracee->tid(), uapi::kcmp_fs) != 0) {
-      throw Error(Reason::UNSUPPORTED_STATE, fmt::format("its thread {} has descriptors or a working directory of its own",
-                                                         t.tracee->tid()))
+    } else if (kcmp(pid(), t.tracee->tid(), uapi::kcmp_files) != 0 ||
+               kcmp(pid(), t.tracee->tid(), uapi::kcmp_fs) != 0) {
+      throw Error(Reason::UNSUPPORTED_STATE,
+                  fmt::format("its thread {} has descriptors or a working directory of its own", t.tracee->tid()))
           .object(describe())
           .remedy("this version saves threads that share both with their process");
     }
@@ -158,7 +158,9 @@ void FrozenProcess::start_borrow() {
                         report_signal());
 }
 
-void FrozenProcess::finish_borrow(StopWaiter& waiter) { borrowed_->finish_open(waiter); }
+void FrozenProcess::finish_borrow(StopWaiter& waiter) {
+  borrowed_->finish_open(waiter);
+}
 
 void FrozenProcess::start_leader_batch(const DumpOptions& options) {
   const LookView v = view(leader(), options);
@@ -206,7 +208,9 @@ void FrozenProcess::run_thread_batches(const DumpOptions& options, StopWaiter& w
   }
 }
 
-void FrozenProcess::start_give_back() { borrowed_->start_close(); }
+void FrozenProcess::start_give_back() {
+  borrowed_->start_close();
+}
 
 void FrozenProcess::finish_give_back(StopWaiter& waiter) {
   borrowed_->finish_close(waiter);

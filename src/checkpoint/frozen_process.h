@@ -34,9 +34,9 @@ struct FrozenProcess {
   std::string describe() const;
 
   // Looking, in three parts. First what can be read by any thread of this program, as jobs of their own (they outlive
-  // nothing but this object), while the tracing thread reads registers. Then, when both are done, the rest: threads that
-  // are healing from a controller that died are let finish first; throws UNSUPPORTED_STATE and the like for what cannot
-  // be saved.
+  // nothing but this object), while the tracing thread reads registers. Then, when both are done, the rest: threads
+  // that are healing from a controller that died are let finish first; throws UNSUPPORTED_STATE and the like for what
+  // cannot be saved.
   void add_jobs(std::vector<std::function<void()>>& jobs);
   void read_registers();
   void look(const DumpOptions& options, StopWaiter& waiter);

@@ -20,13 +20,15 @@ constexpr std::array<const char*, kNamespaces> kPaths = {"ns/pid",  "ns/net", "n
                                                          "ns/time", "ns/mnt", "ns/user", "ns/cgroup"};
 
 constexpr std::array<unsigned long, kNamespaces> kPidfdRequests = {
-    uapi::pidfd_get_pid_namespace,  uapi::pidfd_get_net_namespace, uapi::pidfd_get_ipc_namespace,
-    uapi::pidfd_get_uts_namespace,  uapi::pidfd_get_time_namespace, uapi::pidfd_get_mnt_namespace,
+    uapi::pidfd_get_pid_namespace,  uapi::pidfd_get_net_namespace,   uapi::pidfd_get_ipc_namespace,
+    uapi::pidfd_get_uts_namespace,  uapi::pidfd_get_time_namespace,  uapi::pidfd_get_mnt_namespace,
     uapi::pidfd_get_user_namespace, uapi::pidfd_get_cgroup_namespace};
 
 }  // namespace
 
-const char* namespace_name(Namespace ns) { return kNames[static_cast<size_t>(ns)]; }
+const char* namespace_name(Namespace ns) {
+  return kNames[static_cast<size_t>(ns)];
+}
 
 void encode(const KernelIds& ids, pb::task_kobj_ids_entry& out) {
   out.set_vm_id(ids.vm);

@@ -81,6 +81,12 @@ void ObjectStates::arm(const SettleView& view, SyscallBatch& batch) const {
   });
 }
 
+void prepare_task_objects() {
+  for (const TaskObject& row : task_objects())
+    if (row.prepare != nullptr) row.prepare();
+  task_object_files();
+}
+
 const std::vector<const char*>& task_object_files() {
   static const std::vector<const char*> files = [] {
     std::vector<const char*> out;

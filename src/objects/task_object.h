@@ -9,6 +9,7 @@
 //     struct State { uint64_t base = 0, size = 0; uint32_t flags = 0; };   // plain data, what an image holds
 //     struct Ask { BatchData old; };                                       // handles from ask() to answer()
 //
+//     static void prepare();                                       // what is done once for a run, before any task stops
 //     static constexpr const char* proc_files[] = {"timers"};      // files that look() reads of view.proc, read early
 //     static void look(const LookView&, State&);                   // dump: read from outside; may refuse by throwing
 //     static void ask(const LookView&, SyscallBatch&, Ask&, State&);     // dump: calls that only the task can make
@@ -72,6 +73,7 @@ struct SettleView {
 struct TaskObject {
   std::string_view name;
   Scope scope;
+  void (*prepare)();
   std::span<const char* const> proc_files;
   void (*make)(std::any&);
   void (*look)(const LookView&, std::any&);
@@ -87,6 +89,8 @@ struct TaskObject {
 // All task objects, in the order of settling.
 const std::vector<TaskObject>& task_objects();
 
+// Before the freeze: asks the processor and this program's own /proc what would else be asked in it.
+void prepare_task_objects();
 // Files of /proc/PID that the objects of processes will read.
 const std::vector<const char*>& task_object_files();
 
@@ -154,6 +158,7 @@ TaskObject task_object() {
   row.name = K::name;
   row.scope = K::scope;
   row.make = [](std::any& a) { a.emplace<detail::Held<K>>(); };
+  if constexpr (requires { &K::prepare; }) row.prepare = K::prepare;
   if constexpr (requires { K::proc_files; }) row.proc_files = K::proc_files;
   if constexpr (requires { &K::look; }) row.look = [](const LookView& v, std::any& a) { K::look(v, held<K>(a).state); };
   if constexpr (requires { &K::ask; })

@@ -30,7 +30,9 @@ Nanoseconds saved_time(const pb::timespec& t) {
   return Nanoseconds{static_cast<int64_t>(t.tv_sec())} * kSecond + static_cast<int64_t>(t.tv_nsec());
 }
 
-Nanoseconds offset(const ClockOffset& o) { return Nanoseconds{o.seconds} * kSecond + o.nanoseconds; }
+Nanoseconds offset(const ClockOffset& o) {
+  return Nanoseconds{o.seconds} * kSecond + o.nanoseconds;
+}
 
 // "SECONDS NANOSECONDS" with the nanoseconds never negative, as the kernel wants them.
 std::string text(const char* clock, Nanoseconds t) {

@@ -118,8 +118,7 @@ class Restore {
     });
     const bool stop_all = options_.final_state == RestoreOptions::FinalState::stopped;
     make_ready(*tree_, living_, options_, waiter_);
-    for (const PlannedProcess* p : living_)
-      tree_->puppet(*p).set_stop_signal(stop_all ? SIGSTOP : p->task.stop_signal);
+    for (const PlannedProcess* p : living_) tree_->puppet(*p).set_stop_signal(stop_all ? SIGSTOP : p->task.stop_signal);
     remove_pidfile.dismiss();
   }
 

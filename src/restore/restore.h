@@ -5,8 +5,8 @@
 
 namespace stasis {
 
-// Throws Error; then nothing of the tree exists. Returns the exit status of this program: 0 when detached, else what the
-// root ended with (128 + signal if one killed it).
+// Throws Error; then nothing of the tree exists. Returns the exit status of this program: 0 when detached, else what
+// the root ended with (128 + signal if one killed it).
 int restore(const RestoreOptions& options);
 
 }  // namespace stasis

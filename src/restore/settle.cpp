@@ -10,9 +10,9 @@
 #include <map>
 
 #include "base/error.h"
+#include "objects/task/pending_signals.h"
 #include "objects/task/registers.h"
 #include "objects/task/rseq.h"
-#include "objects/task/pending_signals.h"
 #include "objects/task/signal_mask.h"
 #include "restore/sleep.h"
 
@@ -24,8 +24,8 @@ SettleView view_of(const PlannedProcess& p, const PlannedThread& t, const Restor
   return {options, p.pid, t.tid, p.pid, t.tid, p.describe()};
 }
 
-// A signal that the images do not hold as pending: reporting by it takes nothing out of a queue. The handler of the task
-// does not matter, the controller never lets the signal through.
+// A signal that the images do not hold as pending: reporting by it takes nothing out of a queue. The handler of the
+// task does not matter, the controller never lets the signal through.
 ReportSignal free_report_signal(const PlannedProcess& p) {
   uint64_t pending = pending_set(p.states.get<ProcessPendingSignals>());
   for (const PlannedThread& t : p.threads) pending |= pending_set(t.states.get<ThreadPendingSignals>());
@@ -57,8 +57,7 @@ void run_in_threads(Puppet& puppet, const PlannedProcess& p, StopWaiter& waiter,
       host.start(thread, static_cast<unsigned>(i) + 1, batch);
       started.push_back(i);
     }
-    for (size_t i : started)
-      host.finish(puppet.threads()[first + i], static_cast<unsigned>(i) + 1, batches[i], waiter);
+    for (size_t i : started) host.finish(puppet.threads()[first + i], static_cast<unsigned>(i) + 1, batches[i], waiter);
   }
 }
 
@@ -149,9 +148,9 @@ void load_final_state(Puppet& puppet, const PlannedProcess& p, StopWaiter& waite
     CpuRegisters::State registers = states.get<CpuRegisters>();
     if (const auto sleep = pending_sleep(registers))
       // The slot is free again as soon as the thread sleeps: the kernel has copied what it needs.
-      arch::set_call_number(registers.general,
-                            restart_sleep(puppet, t, i == 0 ? 0 : 1 + static_cast<unsigned>(i - 1) % (slots - 1),
-                                          *sleep, waiter));
+      arch::set_call_number(
+          registers.general,
+          restart_sleep(puppet, t, i == 0 ? 0 : 1 + static_cast<unsigned>(i - 1) % (slots - 1), *sleep, waiter));
     load_registers(registers, t);
     t.set_own_signal_mask(states.get<SignalMask>().blocked);
   }
@@ -199,9 +198,8 @@ void make_ready(PuppetTree& tree, Processes processes, const RestoreOptions& opt
     p.threads.front().states.arm(leader, batch);
   });
   for (const PlannedProcess* p : processes) {
-    run_in_threads(tree.puppet(*p), *p, waiter, [&](const PlannedThread& t, SyscallBatch& batch) {
-      t.states.arm(view_of(*p, t, options), batch);
-    });
+    run_in_threads(tree.puppet(*p), *p, waiter,
+                   [&](const PlannedThread& t, SyscallBatch& batch) { t.states.arm(view_of(*p, t, options), batch); });
     load_final_state(tree.puppet(*p), *p, waiter);
   }
   for (const PlannedProcess* p : processes) tree.puppet(*p).start_unmap();

@@ -230,11 +230,10 @@ void unmap_rest(SyscallBatch& batch, std::vector<AddressRange> keep, const Batch
 bool same_mm_fields(const pb::mm_entry& a, const pb::mm_entry& b) {
   return a.mm_start_code() == b.mm_start_code() && a.mm_end_code() == b.mm_end_code() &&
          a.mm_start_data() == b.mm_start_data() && a.mm_end_data() == b.mm_end_data() &&
-         a.mm_start_brk() == b.mm_start_brk() && a.mm_brk() == b.mm_brk() &&
-         a.mm_start_stack() == b.mm_start_stack() && a.mm_arg_start() == b.mm_arg_start() &&
-         a.mm_arg_end() == b.mm_arg_end() && a.mm_env_start() == b.mm_env_start() &&
-         a.mm_env_end() == b.mm_env_end() && a.exe_file_id() == b.exe_file_id() &&
-         std::ranges::equal(a.mm_saved_auxv(), b.mm_saved_auxv());
+         a.mm_start_brk() == b.mm_start_brk() && a.mm_brk() == b.mm_brk() && a.mm_start_stack() == b.mm_start_stack() &&
+         a.mm_arg_start() == b.mm_arg_start() && a.mm_arg_end() == b.mm_arg_end() &&
+         a.mm_env_start() == b.mm_env_start() && a.mm_env_end() == b.mm_env_end() &&
+         a.exe_file_id() == b.exe_file_id() && std::ranges::equal(a.mm_saved_auxv(), b.mm_saved_auxv());
 }
 
 void set_mm_fields(SyscallBatch& batch, const pb::mm_entry& mm, int exe_fd) {
@@ -282,13 +281,12 @@ void PuppetTree::start_memory(PlannedProcess& p) {
   const auto mapped_number = [&](const Vma& v) {
     if (v.has(vma_status::anon_shared)) return number_of(v.shmid, kObject, [&] { return shared_object(v.shmid); });
     const uint32_t mode = v.fdflags.value_or(O_RDONLY);
-    return number_of(v.shmid, mode,
-                     [&] { return mapped_file(static_cast<uint32_t>(v.shmid), mode); });
+    return number_of(v.shmid, mode, [&] { return mapped_file(static_cast<uint32_t>(v.shmid), mode); });
   };
   const bool same_exe = p.parent != nullptr && p.parent->mm.exe_file_id() == p.mm.exe_file_id();
-  const int exe = same_exe ? -1 : number_of(p.mm.exe_file_id(), O_RDONLY, [&] {
-    return mapped_file(p.mm.exe_file_id(), O_RDONLY);
-  });
+  const int exe =
+      same_exe ? -1
+               : number_of(p.mm.exe_file_id(), O_RDONLY, [&] { return mapped_file(p.mm.exe_file_id(), O_RDONLY); });
   for (const Vma& v : p.vmas.areas)
     if (is_mapped_by_us(v) && !is_inherited(v) && (v.is_file() || v.has(vma_status::anon_shared))) mapped_number(v);
 

@@ -88,8 +88,8 @@ Error clone_error(pid_t pid, int error_number) {
 void await_event(StopWaiter& waiter, pid_t pid, int event) {
   const auto status = waiter.wait(pid, Clock::now() + BatchHost::kPatience, false);
   if (!status || !status->stopped() || status->event() != event)
-    throw Error(Reason::RESTORE_CALL_FAILED, status ? "the stub does not start: " + status->text()
-                                                    : std::string("the stub does not start"))
+    throw Error(Reason::RESTORE_CALL_FAILED,
+                status ? "the stub does not start: " + status->text() : std::string("the stub does not start"))
         .object(fmt::format("pid {}", pid))
         .remedy("see whether the sysctl vm.memfd_noexec or a security module forbids to execute memory files");
 }
@@ -241,9 +241,15 @@ Puppet::~Puppet() {
   wait_for_end(pid_);
 }
 
-void Puppet::run(SyscallBatch& batch, StopWaiter& waiter) { host_.run(leader(), 0, batch, waiter); }
-void Puppet::start(SyscallBatch& batch) { host_.start(leader(), 0, batch); }
-void Puppet::finish(SyscallBatch& batch, StopWaiter& waiter) { host_.finish(leader(), 0, batch, waiter); }
+void Puppet::run(SyscallBatch& batch, StopWaiter& waiter) {
+  host_.run(leader(), 0, batch, waiter);
+}
+void Puppet::start(SyscallBatch& batch) {
+  host_.start(leader(), 0, batch);
+}
+void Puppet::finish(SyscallBatch& batch, StopWaiter& waiter) {
+  host_.finish(leader(), 0, batch, waiter);
+}
 
 int Puppet::memory_fd() {
   if (!memory_) memory_ = ProcDir(pid_).open("mem", O_RDWR);
@@ -280,7 +286,8 @@ void Puppet::die(int wait_status, StopWaiter& waiter) {
   }
   const auto status = waiter.wait(pid_, Clock::now() + BatchHost::kPatience, false);
   if (!status || !status->exited())
-    throw Error(Reason::RESTORE_CALL_FAILED, "a process that is dead in the images does not die").object(leader().describe());
+    throw Error(Reason::RESTORE_CALL_FAILED, "a process that is dead in the images does not die")
+        .object(leader().describe());
   leader().forget();
   threads_.clear();
 }
@@ -298,11 +305,12 @@ SyscallBatch::Call clone_call(SyscallBatch& batch, uint64_t flags, uint64_t exit
 
 }  // namespace
 
-SyscallBatch::Call Puppet::clone_process(SyscallBatch& batch, pid_t pid) { return clone_call(batch, 0, SIGCHLD, pid); }
+SyscallBatch::Call Puppet::clone_process(SyscallBatch& batch, pid_t pid) {
+  return clone_call(batch, 0, SIGCHLD, pid);
+}
 
 SyscallBatch::Call Puppet::clone_thread(SyscallBatch& batch, pid_t tid) {
-  return clone_call(batch,
-                    CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM, 0, tid);
+  return clone_call(batch, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM, 0, tid);
 }
 
 void release_all(std::span<const std::unique_ptr<Puppet>> puppets) {

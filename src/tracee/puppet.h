@@ -15,8 +15,8 @@
 namespace stasis {
 
 // Socket pairs for handing descriptors to puppets (SCM_RIGHTS): the controller keeps one end of each, all puppets of a
-// tree inherit the others, at the same numbers. A channel carries one message at a time, so that as many puppets as there
-// are channels can receive at once.
+// tree inherit the others, at the same numbers. A channel carries one message at a time, so that as many puppets as
+// there are channels can receive at once.
 class FdChannels {
  public:
   static constexpr int kCount = 16;
@@ -43,8 +43,8 @@ class FdChannels {
 };
 
 struct StubOptions {
-  pid_t pid = 0;                 // the pid it must have; 0: any
-  uint64_t personality = 0;      // the layout of new mappings is decided at exec (mmap_base)
+  pid_t pid = 0;             // the pid it must have; 0: any
+  uint64_t personality = 0;  // the layout of new mappings is decided at exec (mmap_base)
   const FdChannels* channels = nullptr;
 };
 

@@ -7,8 +7,8 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
-#include <numeric>
 #include <cstring>
+#include <numeric>
 
 #include "kernel/process.h"
 #include "kernel/uapi.h"

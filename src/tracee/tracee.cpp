@@ -19,7 +19,9 @@ namespace stasis {
 
 namespace {
 
-constexpr uint64_t bit(int signal) { return uint64_t{1} << (signal - 1); }
+constexpr uint64_t bit(int signal) {
+  return uint64_t{1} << (signal - 1);
+}
 
 long request(unsigned what, pid_t tid, uint64_t address, const void* data) {
   // glibc's ptrace() takes an enum that lacks the newer requests; the raw call is the same for all.
@@ -72,9 +74,13 @@ Tracee Tracee::seize(pid_t tgid, pid_t tid, unsigned ptrace_options) {
   return Tracee(tgid, tid);
 }
 
-Tracee Tracee::adopt(pid_t tgid, pid_t tid) { return Tracee(tgid, tid); }
+Tracee Tracee::adopt(pid_t tgid, pid_t tid) {
+  return Tracee(tgid, tid);
+}
 
-Tracee::Tracee(Tracee&& other) noexcept { *this = std::move(other); }
+Tracee::Tracee(Tracee&& other) noexcept {
+  *this = std::move(other);
+}
 
 Tracee& Tracee::operator=(Tracee&& other) noexcept {
   if (this == &other) return *this;
@@ -128,7 +134,9 @@ void Tracee::continue_with(int signal) {
     throw Error(Reason::TASK_VANISHED, "it cannot be continued").object(describe()).error_number(errno);
 }
 
-void Tracee::resume() { continue_with(0); }
+void Tracee::resume() {
+  continue_with(0);
+}
 
 bool Tracee::await_stop(StopWaiter& waiter, Clock::time_point deadline) {
   while (!stopped_) {
@@ -192,8 +200,7 @@ std::vector<siginfo_t> Tracee::pending_signals(bool shared) const {
     uapi::ptrace_peeksiginfo_args args{
         .off = have, .flags = shared ? uapi::ptrace_peeksiginfo_shared : 0, .nr = kChunk};
     const long n = request(uapi::ptrace_peeksiginfo, tid_, reinterpret_cast<uint64_t>(&args), out.data() + have);
-    if (n < 0)
-      throw Error(Reason::SYSTEM, "its pending signals cannot be read").object(describe()).error_number(errno);
+    if (n < 0) throw Error(Reason::SYSTEM, "its pending signals cannot be read").object(describe()).error_number(errno);
     out.resize(have + static_cast<size_t>(n));
     if (n < kChunk) return out;
   }

@@ -12,8 +12,6 @@
 namespace stasis {
 namespace {
 
-using test::error_of;
-
 // This process, or a child, is the "tree"; nobody changes its files meanwhile.
 class FileTableTest : public testing::Test {
  protected:

@@ -7,8 +7,6 @@
 namespace stasis {
 namespace {
 
-using test::error_of;
-
 class HeldLocksTest : public testing::Test {
  protected:
   void refuse(HeldLocks& locks, const Fd& fd) {

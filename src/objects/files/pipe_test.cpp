@@ -8,7 +8,6 @@
 namespace stasis {
 namespace {
 
-using test::error_of;
 using test::view_of;
 
 struct Ends {

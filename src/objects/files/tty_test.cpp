@@ -11,7 +11,6 @@
 namespace stasis {
 namespace {
 
-using test::error_of;
 using test::view_of;
 
 class TerminalTest : public testing::Test {

@@ -23,6 +23,7 @@ struct RefusedProcessState {
   struct Ask {
     SyscallBatch::Call mdwe;
   };
+  static void prepare();
   static void look(const LookView& view, State& state);
   static void ask(const LookView& view, SyscallBatch& batch, Ask& ask, State& state);
   static void answer(const SyscallBatch& batch, const Ask& ask, State& state);

@@ -24,6 +24,7 @@ struct CpuRegisters {
     arch::Registers general{};
     std::vector<std::byte> extended;  // as ptrace transfers them on this CPU
   };
+  static void prepare();
   // The thread is stopped where its own code stopped; the registers that Tracee keeps are right.
   static void look(const LookView& view, State& state);
   static void encode(const State& state, pb::core_entry& core);

@@ -71,6 +71,12 @@ arch::Registers registers_to_save(const Registers& own, pid_t memory_of) {
 
 const pb::core_entry::march CpuRegisters::architecture = pb::core_entry::X86_64;
 
+void CpuRegisters::prepare() {
+  // Each CPUID instruction is a trap to the hypervisor.
+  XsaveLayout::of_this_cpu();
+  arch::extended_state_size();
+}
+
 void CpuRegisters::look(const LookView& view, State& state) {
   const Registers& own = view.thread.own_registers();
   if (arch::is_compat(own))
