@@ -268,10 +268,8 @@ class Checkpoint {
       const PageScan scan = scan_pages(pagemap.get(), p->vmas);
       p->guards = scan.guards;
       std::vector<uint64_t> stack_pointers;
-      for (const FrozenThread& t : p->threads)
-        stack_pointers.push_back(arch::stack_pointer(t.tracee->own_registers()));
-      writers_.push_back(
-          std::make_unique<PagemapWriter>(store_, ImageKind::PAGEMAP, static_cast<uint64_t>(p->pid())));
+      for (const FrozenThread& t : p->threads) stack_pointers.push_back(arch::stack_pointer(t.tracee->own_registers()));
+      writers_.push_back(std::make_unique<PagemapWriter>(store_, ImageKind::PAGEMAP, static_cast<uint64_t>(p->pid())));
       snapshot_.take({.pid = p->pid(),
                       .memory_fd = p->memory_fd(),
                       .pagemap_fd = pagemap.get(),

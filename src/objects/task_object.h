@@ -9,7 +9,7 @@
 //     struct State { uint64_t base = 0, size = 0; uint32_t flags = 0; };   // plain data, what an image holds
 //     struct Ask { BatchData old; };                                       // handles from ask() to answer()
 //
-//     static void prepare();                                       // what is done once for a run, before any task stops
+//     static void prepare();                                       // once for a run, before any task stops
 //     static constexpr const char* proc_files[] = {"timers"};      // files that look() reads of view.proc, read early
 //     static void look(const LookView&, State&);                   // dump: read from outside; may refuse by throwing
 //     static void ask(const LookView&, SyscallBatch&, Ask&, State&);     // dump: calls that only the task can make

@@ -64,7 +64,9 @@ void RefusedThreadState::decode(const pb::core_entry& core, State&) {
     throw Error(Reason::IMAGE_UNSUPPORTED, "the saved thread has seccomp filters");
 }
 
-void RefusedProcessState::prepare() { own_confinement(); }
+void RefusedProcessState::prepare() {
+  own_confinement();
+}
 
 void RefusedProcessState::look(const LookView& view, State&) {
   // What no module answers for this program it answers for no task.
