@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/page_size.h"
 #include "base/stage.h"
 #include "base/workers.h"
 #include "checkpoint/frozen_process.h"
@@ -102,7 +103,7 @@ class Checkpoint {
       if (text && std::sscanf(std::string(*text).c_str(), "%lu %lu %lu", &size, &resident, &shared) == 3)
         pages += resident - std::min(resident, shared);
     }
-    return pages * 4096;
+    return pages * page_size_bytes();
   }
 
   void look() {
@@ -413,10 +414,10 @@ class Checkpoint {
   std::map<std::pair<uint32_t, std::string>, uint32_t> known_paths_;
   std::map<std::tuple<uint32_t, uint32_t, uint64_t, uint32_t, std::string>, uint32_t> known_mappings_;
   StopWaiter waiter_;
-  Workers workers_;
   // Declared last, destroyed first: the processes use the threads below, and both are put back before anything else.
   std::vector<SeizedProcess> seized_;
   std::vector<std::unique_ptr<FrozenProcess>> processes_;  // the living ones
+  Workers workers_;                                        // joined before the processes go that its jobs look at
   std::map<pid_t, ProcStat> zombies_;
   Clock::time_point frozen_since_;
   pb::timens_entry clocks_;

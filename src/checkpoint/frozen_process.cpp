@@ -112,8 +112,7 @@ void FrozenProcess::let_heal(StopWaiter& waiter) {
     bool healing = false;
     for (Tracee& t : seized->threads) {
       const uint64_t ip = arch::instruction_pointer(t.own_registers());
-      if (std::none_of(code.begin(), code.end(), [&](const auto& r) { return ip >= r.first && ip < r.second; }))
-        continue;
+      if (std::none_of(code.begin(), code.end(), [&](const auto& r) { return ip >= r.start && ip < r.end; })) continue;
       healing = true;
       t.resume();
       usleep(200);

@@ -1,6 +1,7 @@
 #include "checkpoint/process_images.h"
 
 #include "objects/task/dumpable.h"
+#include "objects/task/registers.h"
 #include "objects/task/task_state.h"
 #include "objects/task/thp_disable.h"
 #include "proto/fs.pb.h"
@@ -10,17 +11,10 @@ namespace stasis {
 
 namespace {
 
-constexpr pb::core_entry::march kOurArch =
-#if defined(__x86_64__)
-    pb::core_entry::X86_64;
-#elif defined(__aarch64__)
-    pb::core_entry::AARCH64;
-#endif
-
 void write_cores(const FrozenProcess& p, ImageStore& store) {
   for (const FrozenThread& t : p.threads) {
     pb::core_entry core;
-    core.set_mtype(kOurArch);
+    core.set_mtype(CpuRegisters::architecture);
     if (t.stat.pid == p.pid()) p.states.encode(core);
     t.states.encode(core);
     store.write_single(ImageKind::CORE, static_cast<uint64_t>(t.stat.pid), core);
@@ -74,7 +68,7 @@ void write_process_images(const FrozenProcess& p, ImageStore& store) {
 
 void write_zombie_image(const ProcStat& stat, ImageStore& store) {
   pb::core_entry core;
-  core.set_mtype(kOurArch);
+  core.set_mtype(CpuRegisters::architecture);
   TaskState::encode(zombie_state(stat), core);
   store.write_single(ImageKind::CORE, static_cast<uint64_t>(stat.pid), core);
 }

@@ -14,6 +14,7 @@
 #include "kernel/proc.h"
 #include "memory/vdso.h"
 #include "objects/task/dumpable.h"
+#include "objects/task/registers.h"
 #include "objects/task/thp_disable.h"
 #include "proto/inventory.pb.h"
 #include "proto/pstree.pb.h"
@@ -26,13 +27,6 @@ std::string PlannedProcess::describe() const {
 }
 
 namespace {
-
-constexpr pb::core_entry::march kOurArch =
-#if defined(__x86_64__)
-    pb::core_entry::X86_64;
-#elif defined(__aarch64__)
-    pb::core_entry::AARCH64;
-#endif
 
 class PlanReader {
  public:
@@ -84,7 +78,7 @@ class PlanReader {
   pb::core_entry read_core(pid_t tid) {
     pb::core_entry core;
     store_.require_single(ImageKind::CORE, static_cast<uint64_t>(tid), core);
-    if (core.mtype() != kOurArch)
+    if (core.mtype() != CpuRegisters::architecture)
       throw Error(Reason::IMAGE_ARCH, fmt::format("the images come from a machine of type {}, this one is {}",
                                                   pb::core_entry::march_Name(core.mtype()), arch::name()))
           .object(fmt::format("core-{}.img", tid))

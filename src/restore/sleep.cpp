@@ -1,11 +1,8 @@
 #include "restore/sleep.h"
 
-#include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-
-#include <optional>
 
 #include "base/log.h"
 #include "kernel/process.h"

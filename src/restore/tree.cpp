@@ -49,10 +49,6 @@ bool is_mapped_by_us(const Vma& v) {
          !v.has(vma_status::vsyscall);
 }
 
-}  // namespace
-
-namespace {
-
 // A number above all that any table of the tree needs, at the end or in between.
 int free_number(const RestorePlan& plan, const RestoredFiles& files) {
   size_t number = 8;

@@ -4,20 +4,20 @@
 #include <cstring>
 
 #include "arch/arch.h"
+#include "base/page_size.h"
 
 namespace stasis {
 
 namespace {
 
-constexpr size_t kPage = 4096;
-constexpr size_t pages(size_t n) {
-  return (n + kPage - 1) & ~(kPage - 1);
+size_t whole_pages(size_t bytes) {
+  return (bytes + page_size_bytes() - 1) & ~(page_size_bytes() - 1);
 }
 constexpr size_t align16(size_t n) {
   return (n + 15) & ~size_t{15};
 }
 // The kernel keeps stack_guard_gap (256 pages) free below an area that grows down.
-constexpr uint64_t kGrowthRoom = 512 * kPage;
+constexpr uint64_t kGrowthRoomPages = 512;
 constexpr uint64_t kLowest = 0x100000;
 // End of user addresses with four-level page tables; higher ones are given only on request.
 constexpr uint64_t kHighest = 0x7ffffffff000;
@@ -33,7 +33,7 @@ size_t spare_room() {
   return 2 * align16(arch::bootstrap_size(3)) + 64;
 }
 size_t code_bytes_for(unsigned slots) {
-  return pages(loop_room() + slots * heal_room() + spare_room());
+  return whole_pages(loop_room() + slots * heal_room() + spare_room());
 }
 constexpr size_t kHeadRoom = align16(sizeof(arch::SlotHead));
 
@@ -42,8 +42,8 @@ constexpr size_t kHeadRoom = align16(sizeof(arch::SlotHead));
 BatchArea::BatchArea(uint64_t address, unsigned slots, size_t first_slot_bytes, size_t other_slot_bytes)
     : address_(address),
       slots_(slots),
-      first_(pages(first_slot_bytes)),
-      other_(pages(other_slot_bytes)),
+      first_(whole_pages(first_slot_bytes)),
+      other_(whole_pages(other_slot_bytes)),
       code_bytes_(code_bytes_for(slots)),
       slots_bytes_(first_ + (slots - 1) * other_) {}
 
@@ -93,10 +93,10 @@ uint64_t find_free_range(std::span<const Mapping> mappings, size_t bytes) {
   for (const Mapping& m : mappings) {
     if (m.start >= kHighest) break;
     const bool grows = m.has(VmFlag::gd) || m.name == "[stack]";
-    const uint64_t keep = grows ? kGrowthRoom : kPage;
+    const uint64_t keep = (grows ? kGrowthRoomPages : 1) * page_size_bytes();
     const uint64_t limit = m.start > keep ? m.start - keep : 0;
     if (limit > from && limit - from >= bytes) return from;
-    from = std::max(from, m.end + kPage);
+    from = std::max(from, m.end + page_size_bytes());
   }
   return from < kHighest && kHighest - from >= bytes ? from : 0;
 }

@@ -214,8 +214,8 @@ TEST(BootstrapHole, ControllerCodeNamesOldAreas) {
   const auto code = controller_code(
       std::vector{mapping(0x10000, 0x20000), old_area_mapping(area.address(), area.code_bytes())}, memory.fd());
   ASSERT_EQ(code.size(), 1u);
-  EXPECT_EQ(code[0].first, area.address());
-  EXPECT_EQ(code[0].second, area.address() + area.code_bytes());
+  EXPECT_EQ(code[0].start, area.address());
+  EXPECT_EQ(code[0].end, area.address() + area.code_bytes());
 }
 
 }  // namespace

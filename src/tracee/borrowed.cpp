@@ -1,7 +1,6 @@
 #include "tracee/borrowed.h"
 
 #include <elf.h>
-#include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,7 +17,7 @@ namespace stasis {
 namespace {
 
 // Bounds what is read in search of free bytes.
-constexpr size_t kLargestCode = 256 * 1024;
+constexpr size_t kLargestCode = size_t{256} << 10;
 constexpr uint64_t align16(uint64_t n) {
   return (n + 15) & ~uint64_t{15};
 }
@@ -52,8 +51,6 @@ uint64_t find_zeros(int memory_fd, uint64_t from, uint64_t to, size_t bytes) {
   return 0;
 }
 
-using Range = std::pair<uint64_t, uint64_t>;
-
 bool is_code_area_shape(const Mapping& m) {
   return m.exec && !m.write && !m.shared && m.inode == 0 && m.name.empty();
 }
@@ -64,9 +61,9 @@ bool begins_with(std::span<const std::byte> text, std::span<const std::byte> hea
 
 // What dead controllers left in a range: areas that their bootstraps map. A thread whose controller died right after it
 // was sent off still maps its area, but nobody writes the loop into that.
-void find_orphaned_areas(Range where, int memory_fd, std::vector<uint64_t>& areas) {
-  std::vector<std::byte> text(where.second - where.first);
-  if (!read_exactly(memory_fd, where.first, text.data(), text.size())) return;
+void find_orphaned_areas(AddressRange where, int memory_fd, std::vector<uint64_t>& areas) {
+  std::vector<std::byte> text(where.size_bytes());
+  if (!read_exactly(memory_fd, where.start, text.data(), text.size())) return;
   const auto loop = arch::bootstrap_loop();
   for (size_t at = 0; at + loop.size() <= text.size(); at += 16)
     if (begins_with(std::span(text).subspan(at), loop))
@@ -76,26 +73,26 @@ void find_orphaned_areas(Range where, int memory_fd, std::vector<uint64_t>& area
 
 // Address ranges that hold only code of controllers, dead ones when a new one looks: the bytes behind the image of the
 // vdso, code areas with the loop in them, code areas that a bootstrap in one of these has mapped.
-std::vector<Range> code_of_controllers(std::span<const Mapping> mappings, int memory_fd) {
-  std::vector<Range> out;
+std::vector<AddressRange> code_of_controllers(std::span<const Mapping> mappings, int memory_fd) {
+  std::vector<AddressRange> out;
   std::vector<uint64_t> orphans;
   for (const Mapping& m : mappings) {
     if (m.name == "[vdso]") {
-      if (const uint64_t end = end_of_elf_image(m, memory_fd); end != 0) out.emplace_back(end, m.end);
+      if (const uint64_t end = end_of_elf_image(m, memory_fd); end != 0) out.push_back({end, m.end});
     } else if (is_code_area_shape(m)) {
       std::vector<std::byte> head(arch::batch_loop().size());
       if (read_exactly(memory_fd, m.start, head.data(), head.size()) && BatchArea::looks_like_code(head))
-        out.emplace_back(m.start, m.end);
+        out.push_back({m.start, m.end});
     }
   }
   for (size_t i = 0; i < out.size(); ++i) {
-    if (out[i].second - out[i].first > kLargestCode) continue;
+    if (out[i].size_bytes() > kLargestCode) continue;
     orphans.clear();
     find_orphaned_areas(out[i], memory_fd, orphans);
     for (const Mapping& m : mappings)
       if (is_code_area_shape(m) && std::find(orphans.begin(), orphans.end(), m.start) != orphans.end() &&
-          std::none_of(out.begin(), out.end(), [&](const Range& r) { return r.first == m.start; }))
-        out.emplace_back(m.start, m.end);
+          std::none_of(out.begin(), out.end(), [&](const AddressRange& r) { return r.start == m.start; }))
+        out.push_back({m.start, m.end});
   }
   return out;
 }
@@ -134,7 +131,7 @@ uint64_t find_bootstrap_hole(std::span<const Mapping> mappings, int memory_fd, s
   return find_hole_in_padding(mappings, memory_fd, bytes);
 }
 
-std::vector<std::pair<uint64_t, uint64_t>> controller_code(std::span<const Mapping> mappings, int memory_fd) {
+std::vector<AddressRange> controller_code(std::span<const Mapping> mappings, int memory_fd) {
   return code_of_controllers(mappings, memory_fd);
 }
 

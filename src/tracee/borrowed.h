@@ -6,10 +6,10 @@
 // all.
 #pragma once
 
-#include <memory>
 #include <span>
 #include <vector>
 
+#include "base/address_range.h"
 #include "base/fd.h"
 #include "kernel/proc_maps.h"
 #include "tracee/batch_host.h"
@@ -35,7 +35,6 @@ class Borrowed {
   // Makes the area. Throws NO_ROOM_FOR_BATCH, BATCH_CALL_FAILED.
   void start_open(std::span<const Mapping> mappings, const Shape& shape, ReportSignal report);
   void finish_open(StopWaiter& waiter);
-  bool is_open() const { return open_; }
 
   // Every other thread has been given back. Afterwards the leader has its own registers too.
   void start_close();
@@ -45,9 +44,6 @@ class Borrowed {
 
   BatchHost& host() { return host_; }
   const Fd& memory() const { return memory_; }
-
-  // The bytes where the bootstrap goes, as long as it is there; a dump of that page must not contain them.
-  uint64_t bootstrap_address() const { return hole_; }
 
  private:
   void send_bootstrap(std::span<const arch::BootstrapCall> calls);
@@ -68,6 +64,6 @@ class Borrowed {
 uint64_t find_bootstrap_hole(std::span<const Mapping> mappings, int memory_fd, size_t bytes);
 
 // Address ranges that hold only code of controllers that died: a thread there is healing.
-std::vector<std::pair<uint64_t, uint64_t>> controller_code(std::span<const Mapping> mappings, int memory_fd);
+std::vector<AddressRange> controller_code(std::span<const Mapping> mappings, int memory_fd);
 
 }  // namespace stasis

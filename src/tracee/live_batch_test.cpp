@@ -1,7 +1,6 @@
 // Batches in foreign processes: results, errors, forked copies, many threads, every kind of report.
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sched.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 

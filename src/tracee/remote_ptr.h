@@ -24,7 +24,6 @@ class RemotePtr {
   constexpr RemotePtr operator+(ptrdiff_t count) const {
     return RemotePtr(address_ + static_cast<uint64_t>(count) * sizeof(U));
   }
-  constexpr RemotePtr byte_offset(int64_t bytes) const { return RemotePtr(address_ + static_cast<uint64_t>(bytes)); }
 
  private:
   uint64_t address_ = 0;

@@ -7,7 +7,6 @@
 #include <linux/filter.h>
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>

@@ -1,8 +1,6 @@
 #include "tracee/seize_tree.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/ptrace.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,17 +19,10 @@ namespace stasis {
 namespace {
 
 // Forks and clones since boot ("processes" of /proc/stat). Equal values before a scan and after the last stop prove
-// that no task can have been missed. 0 if it cannot be read.
+// that no task can have been missed. 0 if it is not told.
 uint64_t forks_since_boot() {
-  Fd fd(open("/proc/stat", O_RDONLY | O_CLOEXEC));
-  if (!fd) return 0;
-  std::string text(1 << 16, '\0');
-  size_t have = 0;
-  for (ssize_t n; (n = read(fd.get(), text.data() + have, text.size() - have)) > 0;) {
-    have += static_cast<size_t>(n);
-    if (have == text.size()) text.resize(text.size() * 2);
-  }
-  const size_t at = std::string_view(text).find("\nprocesses ");
+  const std::string text = read_system_file("stat");
+  const size_t at = text.find("\nprocesses ");
   if (at == std::string::npos) return 0;
   return std::strtoull(text.c_str() + at + 11, nullptr, 10);
 }
