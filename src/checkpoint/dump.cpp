@@ -84,6 +84,7 @@ class Checkpoint {
 
   void freeze() {
     prepare_task_objects();
+    own_offsets_ = parse_timens_offsets(ProcDir(getpid()).read("timens_offsets"));
     const auto begin = Clock::now();
     seized_ = seize_tree(options_.pid, waiter_, {.deadline = begin + std::chrono::seconds(options_.timeout_s)},
                          [&](std::span<const pid_t> pids) {
@@ -113,7 +114,7 @@ class Checkpoint {
     for (SeizedProcess& s : seized_) {
       if (s.threads.empty()) continue;
       processes_.push_back(std::make_unique<FrozenProcess>(s));
-      processes_.back()->add_jobs(jobs);
+      processes_.back()->add_jobs(jobs, seized_.size() <= 2);
     }
     check_root_lives();
     workers_.start(std::move(jobs));
@@ -197,8 +198,7 @@ class Checkpoint {
 
   // The clocks as the tasks read them.
   void read_clocks() {
-    ProcDir self(getpid());
-    const TimeNsOffsets own = parse_timens_offsets(self.read("timens_offsets"));
+    const TimeNsOffsets& own = own_offsets_;
     const TimeNsOffsets tasks = parse_timens_offsets(processes_.front()->proc.read("timens_offsets"));
     const auto set = [](pb::timespec* out, clockid_t clock, const ClockOffset& from, const ClockOffset& to) {
       struct timespec now;
@@ -274,6 +274,7 @@ class Checkpoint {
       snapshot_.take({.pid = p->pid(),
                       .memory_fd = p->memory_fd(),
                       .pagemap_fd = pagemap.get(),
+                      .has_relatives = seized_.size() > 1,
                       .name = p->describe(),
                       .vmas = p->vmas,
                       .scan = &scan,
@@ -420,6 +421,7 @@ class Checkpoint {
   Workers workers_;                                        // joined before the processes go that its jobs look at
   std::map<pid_t, ProcStat> zombies_;
   Clock::time_point frozen_since_;
+  TimeNsOffsets own_offsets_;
   pb::timens_entry clocks_;
 };
 

@@ -39,17 +39,23 @@ LookView FrozenProcess::view(FrozenThread& t, const DumpOptions& options) {
   return {options, pid(), t.tracee->tid(), *t.tracee, t.stat, t.status, proc, describe()};
 }
 
-void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs) {
+void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs, bool few_processes) {
   if (seized->threads.front().tid() != pid())
     throw Error(Reason::UNSUPPORTED_STATE, "its main thread has ended while others run on")
         .object(fmt::format("pid {}", pid()))
         .remedy("this version saves processes whose main thread is alive");
   threads.reserve(seized->threads.size());
   for (Tracee& t : seized->threads) threads.emplace_back(t);
+  // The mappings cost as much as everything else: a job of their own when there are fewer processes than processors.
+  if (few_processes)
+    jobs.emplace_back([this] {
+      ProcDir dir(pid());
+      read_mappings(dir);
+    });
   // The first thread to use `proc`; the tracing thread uses it when the job is done.
-  jobs.emplace_back([this] {
+  jobs.emplace_back([this, few_processes] {
     pidfd.reset(static_cast<int>(fail_if(pidfd_open(pid()), "cannot open a pidfd")));
-    read_mappings();
+    if (!few_processes) read_mappings(proc);
     read_threads(proc, 0, std::min(kThreadsPerJob, threads.size()));
     for (int number : proc.fds()) descriptors.push_back({number, false});
     namespaces = read_namespaces(proc, pidfd.get());
@@ -62,9 +68,9 @@ void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs) {
     });
 }
 
-void FrozenProcess::read_mappings() {
+void FrozenProcess::read_mappings(ProcDir& dir) {
   mappings.clear();
-  parse_smaps(proc.read("smaps"), mappings);
+  parse_smaps(dir.read("smaps"), mappings);
   vmas = classify(mappings);
 }
 
@@ -121,7 +127,7 @@ void FrozenProcess::let_heal(StopWaiter& waiter) {
       t.save_own_state();
     }
     if (!healing) return;
-    read_mappings();
+    read_mappings(proc);
     if (tries == 50)
       throw Error(Reason::TRACEE_LOST, "a thread stays in the code of an earlier dump that was killed")
           .object(fmt::format("pid {}", pid()));

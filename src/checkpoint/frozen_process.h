@@ -36,7 +36,7 @@ struct FrozenProcess {
   // nothing but this object), while the tracing thread reads registers. Then, when both are done, the rest: threads
   // that are healing from a controller that died are let finish first; throws UNSUPPORTED_STATE and the like for what
   // cannot be saved.
-  void add_jobs(std::vector<std::function<void()>>& jobs);
+  void add_jobs(std::vector<std::function<void()>>& jobs, bool few_processes);
   void read_registers();
   void look(const DumpOptions& options, StopWaiter& waiter);
 
@@ -71,7 +71,7 @@ struct FrozenProcess {
   uint32_t exe_file_id = 0, cwd_file_id = 0, root_file_id = 0;
 
  private:
-  void read_mappings();
+  void read_mappings(ProcDir& dir);
   void read_threads(ProcDir& dir, size_t first, size_t end);
   void let_heal(StopWaiter& waiter);
   ReportSignal report_signal() const;

@@ -103,7 +103,8 @@ void add_vdso(PieceList& list, const Vma& vma, std::span<const std::byte> image)
 // not be read by process_vm_readv: it pins them, and the kernel first gives the task a copy of its own of every page
 // that it pins (gup_must_unshare(), Linux 5.19), in the freeze and for good.
 bool shares_pages(const TaskPages& task) {
-  constexpr size_t kSamples = 32;
+  if (task.has_relatives) return true;
+  constexpr size_t kSamples = 16;
   const auto& runs = task.scan->runs;
   const size_t step = std::max<size_t>(1, runs.size() / kSamples);
   for (size_t i = 0; i < runs.size(); i += step) {

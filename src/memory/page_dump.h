@@ -36,9 +36,10 @@ struct PageDumpStats {
 // A stopped task. Everything is only looked at during take().
 struct TaskPages {
   pid_t pid = 0;
-  int memory_fd = -1;   // /proc/PID/mem, for pages that the task itself may not read
-  int pagemap_fd = -1;  // /proc/PID/pagemap, to see whether it shares pages with a relative
-  std::string name;     // for messages: "pid 42 (redis-server)"
+  int memory_fd = -1;          // /proc/PID/mem, for pages that the task itself may not read
+  int pagemap_fd = -1;         // /proc/PID/pagemap, to see whether it shares pages with a relative
+  bool has_relatives = false;  // a parent or child of it is dumped too: it probably does
+  std::string name;            // for messages: "pid 42 (redis-server)"
   std::span<const Vma> vmas;
   const PageScan* scan = nullptr;                 // of these vmas
   std::span<const uint64_t> stack_pointers = {};  // of all threads

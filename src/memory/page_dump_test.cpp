@@ -52,7 +52,7 @@ class DumpTask : public testing::Test {
     const Fd pagemap = child.open("pagemap", O_RDONLY);
     const PageScan scan = scan_pages(pagemap.get(), vmas);
     PageSnapshot snapshot(budget_bytes, 2);
-    TaskPages task{child.pid(), memory.get(), pagemap.get(), "the child", vmas, &scan};
+    TaskPages task{child.pid(), memory.get(), pagemap.get(), false, "the child", vmas, &scan};
     task.stack_pointers = stack_pointers_;
     task.vdso = vdso_;
     snapshot.take(task, writer);
@@ -192,7 +192,7 @@ TEST_F(DumpTask, ATaskThatIsGone) {
     pid = child.pid();
   }
   try {
-    snapshot.take({pid, memory.get(), pagemap.get(), "the child", vmas, &scan}, writer);
+    snapshot.take({pid, memory.get(), pagemap.get(), false, "the child", vmas, &scan}, writer);
     ADD_FAILURE() << "no error";
   } catch (const Error& e) {
     EXPECT_EQ(e.reason(), Reason::TASK_VANISHED);
