@@ -79,6 +79,7 @@ uint64_t parse_number(std::string_view text, uint64_t low, uint64_t high) {
 }
 
 uint64_t parse_size_bytes(std::string_view text) {
+  const std::string_view whole = text;
   unsigned shift = 0;
   if (!text.empty()) {
     switch (text.back()) {
@@ -97,6 +98,8 @@ uint64_t parse_size_bytes(std::string_view text) {
     }
     if (shift != 0) text.remove_suffix(1);
   }
+  if (text.empty() || text.find_first_not_of("0123456789") != std::string_view::npos)
+    bad(fmt::format("\"{}\" is not a size", whole), "give decimal digits, followed by K, M or G for larger units");
   return parse_number(text, 0, std::numeric_limits<uint64_t>::max() >> shift) << shift;
 }
 

@@ -38,9 +38,9 @@ ENTRIES = (
     _entry("vdso_calls"), _entry("fpu"), _entry("threads", modes=STOPPABLE), _entry("futex_wait"), _entry("blocked_read"),
     _entry("sleep_restart", replays=False), _entry("busy_loop"), _entry("heartbeat20", replays=False),
     # signals, timers
-    _entry("sigactions"), _entry("sigpending"), _entry("altstack_on"), _entry("itimers"), _entry("stopped_child", modes=("none",)),
+    _entry("sigactions"), _entry("sigpending"), _entry("altstack_on"), _entry("itimers"), _entry("stopped_child"),
     # the task
-    _entry("names_mm"), _entry("fsinfo"), _entry("creds"), _entry("rlimits"), _entry("nice_sched", modes=("none",)), _entry("task_flags", modes=("none",)),
+    _entry("names_mm"), _entry("fsinfo"), _entry("creds"), _entry("rlimits"), _entry("nice_sched"), _entry("task_flags"),
     _entry("exe_elf"), _entry("clocks", gap_s=2.0),
     # the tree
     _entry("session_tree"), _entry("tree_cow", modes=STOPPABLE), _entry("zombies"), _entry("fork_storm", compares=False, replays=False),

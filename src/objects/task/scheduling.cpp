@@ -20,6 +20,11 @@ bool realtime(uint32_t policy) {
   return policy == SCHED_FIFO || policy == SCHED_RR;
 }
 
+// The only policies under which sched_setattr takes a nice value (fair_policy() in kernel/sched/sched.h).
+bool takes_nice(uint32_t policy) {
+  return policy == SCHED_OTHER || policy == SCHED_BATCH;
+}
+
 Scheduling::State from_kernel(const uapi::sched_attr& attr) {
   return {.policy = attr.sched_policy,
           .reset_on_fork = (attr.sched_flags & kFlagResetOnFork) != 0,
@@ -81,9 +86,9 @@ void Scheduling::decode(const pb::core_entry& core, State& state) {
 void Scheduling::apply(const State& state, const SettleView& view) {
   uapi::sched_attr attr;
   fail_if(sched_getattr(view.tid, attr), "the scheduling of a new task cannot be read");
-  if (from_kernel(attr) == state) return;
-  // The nice value can be set under an ordinary policy only, and stays when a real-time policy follows.
-  if (realtime(state.policy)) set({.policy = SCHED_OTHER, .nice = state.nice}, view);
+  if (takes_nice(state.policy) && from_kernel(attr) == state) return;
+  // A nice value that was set under an ordinary policy stays when another one follows.
+  if (!takes_nice(state.policy)) set({.policy = SCHED_OTHER, .nice = state.nice}, view);
   set(state, view);
 }
 

@@ -1,7 +1,6 @@
-// Scheduling: nice values, policies and priorities of threads, reset-on-fork, CPU affinity, timer slack.
+// Scheduling: nice values, policies and priorities of threads, reset-on-fork.
 #include <pthread.h>
 #include <sched.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -20,7 +19,6 @@ struct state {
   int index;
   pid_t tid;
   bool refused;
-  cpu_set_t cpus;
 };
 static struct state states[kThreads];
 
@@ -30,13 +28,6 @@ static void* work(void* argument) {
   pid_t tid = (pid_t)syscall(SYS_gettid);
   setpriority(PRIO_PROCESS, (id_t)tid, kWanted[state->index].nice);
   state->refused = sched_setscheduler(0, kWanted[state->index].policy, &parameter) != 0;
-  if (state->index == 1) {
-    CPU_ZERO(&state->cpus);
-    CPU_SET(0, &state->cpus);
-    sched_setaffinity(0, sizeof state->cpus, &state->cpus);
-  }
-  sched_getaffinity(0, sizeof state->cpus, &state->cpus);
-  prctl(PR_SET_TIMERSLACK, 60000 + state->index);
   __atomic_store_n(&state->tid, tid, __ATOMIC_RELEASE);
   for (;;) sleep_ms(1000);
   return argument;
@@ -53,9 +44,6 @@ static void check_thread(const struct state* state) {
   }
   errno = 0;
   CHECK(getpriority(PRIO_PROCESS, (id_t)state->tid) == kWanted[i].nice && errno == 0, "thread %d: nice value", i);
-  cpu_set_t cpus;
-  CHECK(sched_getaffinity(state->tid, sizeof cpus, &cpus) == 0 && CPU_EQUAL(&cpus, &state->cpus), "thread %d: affinity",
-        i);
 }
 
 int main(int argc, char** argv) {
@@ -66,10 +54,9 @@ int main(int argc, char** argv) {
     REQUIRE(pthread_create(&thread, NULL, work, &states[i]) == 0);
     REQUIRE(WAIT_UNTIL(__atomic_load_n(&states[i].tid, __ATOMIC_ACQUIRE) != 0));
   }
-  REQUIRE(setpriority(PRIO_PROCESS, 0, 5) == 0 && prctl(PR_SET_TIMERSLACK, 77000) == 0);
+  REQUIRE(setpriority(PRIO_PROCESS, 0, 5) == 0);
   for (subject_ready(); subject_next(); subject_verdict()) {
     CHECK(getpriority(PRIO_PROCESS, 0) == 5, "the leader's nice value is %d", getpriority(PRIO_PROCESS, 0));
-    CHECK(prctl(PR_GET_TIMERSLACK) == 77000, "the leader's timer slack is %d", prctl(PR_GET_TIMERSLACK));
     for (int i = 0; i < kThreads; i++) check_thread(&states[i]);
   }
   return subject_status();
