@@ -7,13 +7,17 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <optional>
 #include <set>
 
 #include "arch/arch.h"
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "kernel/proc.h"
 #include "memory/vdso.h"
 #include "objects/task/dumpable.h"
+#include "objects/task/parent_death_signal.h"
 #include "objects/task/registers.h"
 #include "objects/task/thp_disable.h"
 #include "proto/inventory.pb.h"
@@ -41,6 +45,7 @@ class PlanReader {
     check_sessions();
     check_pids();
     place_area();
+    if (options_.detached) drop_death_signal_of_root();
     return std::move(plan_);
   }
 
@@ -187,18 +192,15 @@ class PlanReader {
   }
 
   void check_pids() {
-    for (const auto& p : plan_.processes) {
+    const auto deadline = Clock::now() + kReapPatience;
+    for (const auto& p : plan_.processes)
       for (const PlannedThread& t : p->threads)
-        if (kill(t.tid, 0) == 0 || errno == EPERM) {
-          std::string who;
-          try {
-            who = fmt::format(" by {}", parse_stat(ProcDir(t.tid).read("stat")).comm);
-          } catch (const Error&) {
-          }
-          throw Error(Reason::PID_TAKEN, "the id is in use" + who)
-              .object(fmt::format("pid {}", t.tid))
-              .remedy("end the process that has it, or restore in a new pid namespace");
+        while (const auto holder = holder_of(t.tid)) {
+          if (!has_ended(*holder) || Clock::now() > deadline) throw taken(t.tid, *holder);
+          check_interrupted();
+          usleep(1000);
         }
+    for (const auto& p : plan_.processes) {
       // A process that left the tree may be in the group still; the kernel keeps its number then.
       if (p->pid > 1 && kill(-p->pid, 0) == 0)
         throw Error(Reason::PID_TAKEN, "the id is in use as that of a process group, whose leader is gone")
@@ -206,6 +208,43 @@ class PlanReader {
             .remedy(fmt::format("end the processes of that group (pgrep -g {}), or restore in a new pid namespace",
                                 p->pid));
     }
+  }
+
+  // Killed by a dump a moment ago: whoever inherits it (often init) may take a while to wait for it.
+  static constexpr auto kReapPatience = std::chrono::seconds(3);
+
+  static std::optional<ProcStat> holder_of(pid_t tid) {
+    if (kill(tid, 0) != 0 && errno != EPERM) return std::nullopt;
+    try {
+      return parse_stat(ProcDir(tid).read("stat"));
+    } catch (const Error&) {
+      // It is gone by now, or /proc does not show it.
+      if (kill(tid, 0) != 0 && errno != EPERM) return std::nullopt;
+      return ProcStat{.pid = tid, .comm = "a process that /proc does not show"};
+    }
+  }
+
+  static bool has_ended(const ProcStat& stat) {
+    constexpr uint32_t kExiting = 4;  // PF_EXITING
+    return stat.zombie() || (stat.flags & kExiting) != 0;
+  }
+
+  static Error taken(pid_t tid, const ProcStat& holder) {
+    if (has_ended(holder))
+      return Error(Reason::PID_TAKEN, fmt::format("the id is in use by {}, which has ended, but pid {} has not waited "
+                                                  "for it",
+                                                  holder.comm, holder.ppid))
+          .object(fmt::format("pid {}", tid))
+          .remedy("restore again when that parent has waited for it, or end the parent");
+    return Error(Reason::PID_TAKEN, fmt::format("the id is in use by {}", holder.comm))
+        .object(fmt::format("pid {}", tid))
+        .remedy("end the process that has it, or restore in a new pid namespace");
+  }
+
+  // The root's parent is this program, whose end is not the event that the saved program waits for. The next parent is
+  // one that adopts orphans: it does not end.
+  void drop_death_signal_of_root() {
+    for (PlannedThread& t : plan_.root().threads) t.states.edit<ParentDeathSignal>().signal = 0;
   }
 
   void place_area() {

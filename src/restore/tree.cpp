@@ -49,19 +49,23 @@ bool is_mapped_by_us(const Vma& v) {
          !v.has(vma_status::vsyscall);
 }
 
-// A number above all that any table of the tree needs, at the end or in between.
+// The first of a row of numbers that no table of the tree has, at the end or in between. Not above them all: the
+// highest may be the last one that the limit of open files allows.
 int free_number(const RestorePlan& plan, const RestoredFiles& files) {
+  constexpr size_t kNeeded = FdChannels::kCount + 1;  // the stub itself has a number, too
   size_t number = 8;
+  std::set<size_t> used;
   for (const auto& p : plan.processes) {
     if (p->zombie) continue;
     const auto& slots = files.descriptors(p->ids.files_id());
-    if (!slots.empty()) number = std::max(number, static_cast<size_t>(slots.back().number) + 1);
+    for (const DescriptorSlot& slot : slots) used.insert(static_cast<size_t>(slot.number));
     // Working and root directory arrive behind the descriptors, mapped files and the executable before them.
     std::set<std::pair<uint64_t, uint32_t>> mapped;
     for (const Vma& v : p->vmas.areas)
       if (v.is_file() || v.has(vma_status::anon_shared)) mapped.insert({v.shmid, v.fdflags.value_or(0)});
     number = std::max({number, slots.size() + 3, mapped.size() + 2});
   }
+  for (auto next = used.lower_bound(number); next != used.end() && *next < number + kNeeded; ++next) number = *next + 1;
   return static_cast<int>(number);
 }
 

@@ -73,7 +73,7 @@ class TreeSeizer {
   };
 
   void check_root() {
-    for (pid_t p = getpid(); p > 1;) {
+    for (pid_t p = getpid(); p > 0;) {
       if (p == root_)
         throw Error(Reason::OWN_ANCESTOR, "the tree to dump contains this program")
             .object(fmt::format("pid {}", root_))

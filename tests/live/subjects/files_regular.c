@@ -12,7 +12,7 @@ static bool same_description(pid_t a, int fd_a, pid_t b, int fd_b) {
 }
 
 enum { kHigh = 1000 };
-static int first, duplicate, separate, append, nonblock, direct, path_only, directory, read_only, read_write_only, high;
+static int first, duplicate, separate, append, nonblock, direct, path_only, directory, read_only, read_write_only, high, highest;
 
 static int open_or_die(const char* path, int flags) {
   int fd = open(path, flags, 0640);
@@ -20,7 +20,7 @@ static int open_or_die(const char* path, int flags) {
   return fd;
 }
 
-static void open_all(void) {
+static void open_all(int last_number) {
   first = open_or_die(subject_path("a"), O_RDWR | O_CREAT);
   REQUIRE(write(first, "0123456789abcdefghij", 20) == 20 && lseek(first, 5, SEEK_SET) == 5);
   duplicate = fcntl(first, F_DUPFD_CLOEXEC, 50);
@@ -35,6 +35,8 @@ static void open_all(void) {
   read_write_only = open_or_die(subject_path("sync"), O_WRONLY | O_CREAT | O_DSYNC);
   REQUIRE(fchmod(read_only, 0) == 0);  // a mode under which it could not be opened again without privilege
   high = dup2(separate, kHigh);
+  highest = dup2(separate, last_number);  // nothing fits above it
+  REQUIRE(highest == last_number);
   REQUIRE(duplicate >= 50 && high == kHigh && lseek(separate, 3, SEEK_SET) == 3);
   REQUIRE(lseek(read_write_only, 1l << 33, SEEK_SET) == 1l << 33);  // a position beyond the end, above 32 bits
 }
@@ -65,6 +67,7 @@ static void check_all(pid_t child) {
   CHECK(same_description(self, first, self, duplicate), "dup lost its description");
   CHECK(same_description(self, first, child, first), "the child lost the shared description");
   CHECK(same_description(self, separate, self, high), "the high descriptor lost its description");
+  CHECK(same_description(self, separate, self, highest), "the highest descriptor lost its description");
   CHECK(!same_description(self, first, self, separate), "separate opens became one");
   CHECK(!same_description(self, nonblock, child, nonblock), "separate opens of parent and child became one");
   char text[8] = "";
@@ -95,7 +98,7 @@ int main(int argc, char** argv) {
   REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
   limit.rlim_cur = limit.rlim_max;
   REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
-  open_all();
+  open_all(limit.rlim_max < 1 << 20 ? (int)limit.rlim_max - 1 : (1 << 20) - 1);
   pid_t child = fork();
   if (child == 0) child_main();
   REQUIRE(child > 0 && WAIT_UNTIL(access(subject_path("child"), F_OK) == 0));
