@@ -39,6 +39,12 @@ struct CpuChecks {
   bool operator==(const CpuChecks&) const = default;
 };
 
+// The processors that the images bind tasks to.
+enum class CpuAffinityChoice {
+  keep,
+  inherit,  // tasks run where the restoring program may run
+};
+
 // A new place for control groups.
 struct CgroupRoot {
   std::string controller;  // empty: for all

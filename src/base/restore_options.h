@@ -82,6 +82,7 @@ struct RestoreOptions {
 
   // --- the machine ---
   CpuChecks cpu;
+  CpuAffinityChoice cpu_affinity = CpuAffinityChoice::keep;
 
   // --- control groups ---
   CgroupMode manage_cgroups = CgroupMode::soft;

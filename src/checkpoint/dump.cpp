@@ -295,7 +295,11 @@ class Checkpoint {
     snapshot_.finish();
     for (auto& w : writers_) w->close();
     statistics_.memwrite_time_us = microseconds(Clock::now() - begin);
-    for (const auto& p : processes_) write_process_images(*p, store_);
+    ExtensionWriter extension(store_, pb::extension_head());
+    for (const auto& p : processes_) {
+      write_process_images(*p, store_);
+      write_extension(*p, extension);
+    }
     files_.encode(store_);
 
     write_tree();

@@ -66,6 +66,16 @@ void write_process_images(const FrozenProcess& p, ImageStore& store) {
   store.write_single(ImageKind::FS, pid, fs);
 }
 
+void write_extension(const FrozenProcess& p, ExtensionWriter& extension) {
+  for (const FrozenThread& t : p.threads) {
+    pb::extension_task task;
+    task.set_tid(static_cast<uint32_t>(t.stat.pid));
+    if (t.stat.pid == p.pid()) p.states.encode_extension(task);
+    t.states.encode_extension(task);
+    extension.write(task);
+  }
+}
+
 void write_zombie_image(const ProcStat& stat, ImageStore& store) {
   pb::core_entry core;
   core.set_mtype(CpuRegisters::architecture);

@@ -80,6 +80,7 @@ RestoreOptions to_restore_options(const CommandLine& line, Workplace place) {
   out.inherit_fd = line.inherit_fd;
   out.lsm_profile = line.lsm_profile;
   out.lsm_mount_context = line.lsm_mount_context;
+  out.cpu_affinity = line.cpu_affinity;
   out.log_pid = line.log_pid;
   return out;
 }

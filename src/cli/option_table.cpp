@@ -233,6 +233,7 @@ constexpr OptionRow kRows[] = {
     {"freeze-cgroup", 0, required, false, missing, D | P, dump_restore, "PATH", "stop the tasks by this freezer group", text<&L::freeze_cgroup>},
     {"weak-sysctls", 0, none, true, ready, R, dump_restore, "", "skip sysctls that this kernel does not have", flag<&L::weak_sysctls>},
     {"cpu-cap", 0, optional, false, ready, D | R, dump_restore, "LIST", "CPU features to demand: fpu, cpu, ins, all, none; ^ takes one out (default fpu,ins)", set_cpu_cap},
+    {"cpu-affinity", 0, required, false, ready, R, dump_restore, "CHOICE", "keep (default), or ignore the processors that tasks were bound to", parsed<&L::cpu_affinity, parse_cpu_affinity>},
     {"file-validation", 0, required, false, ready, D | R, dump_restore, "METHOD", "filesize or buildid (default buildid)", parsed<&L::file_validation, parse_file_validation>},
     {"skip-file-rwx-check", 0, none, true, ready, R, dump_restore, "", "permission bits of files may have changed", flag<&L::skip_file_rwx_check>},
     {"allow-uprobes", 0, none, true, ready, D | R, dump_restore, "", "accept the mapping of uprobes; give it to both", flag<&L::allow_uprobes>},

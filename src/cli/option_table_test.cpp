@@ -105,6 +105,7 @@ TEST(OptionTable, HoldsEveryOptionOfTheInterface) {
                                        "irmap-scan-path",
                                        "timeout",
                                        "freeze-cgroup",
+                                       "cpu-affinity",
                                        "file-validation",
                                        "enable-fs",
                                        "skip-mnt",

@@ -91,6 +91,7 @@ struct CommandLine {
   std::string freeze_cgroup;
   bool weak_sysctls = false;
   CpuChecks cpu;
+  CpuAffinityChoice cpu_affinity = CpuAffinityChoice::keep;
   FileValidation file_validation = FileValidation::build_id;
   bool skip_file_rwx_check = false;
   bool allow_uprobes = false;

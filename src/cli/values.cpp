@@ -157,6 +157,12 @@ NetworkLock parse_network_lock(std::string_view text) {
   bad(fmt::format("there is no way \"{}\" to lock the network", text), "choose from iptables, nftables and skip");
 }
 
+CpuAffinityChoice parse_cpu_affinity(std::string_view text) {
+  if (text == "keep") return CpuAffinityChoice::keep;
+  if (text == "ignore") return CpuAffinityChoice::inherit;
+  bad(fmt::format("there is no way \"{}\" to treat the CPU affinity", text), "choose from keep and ignore");
+}
+
 FileValidation parse_file_validation(std::string_view text) {
   if (text == "filesize") return FileValidation::size;
   if (text == "buildid") return FileValidation::build_id;

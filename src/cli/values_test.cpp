@@ -85,10 +85,13 @@ TEST(Values, Words) {
   EXPECT_EQ(parse_network_lock("none"), NetworkLock::skip);
   EXPECT_EQ(parse_file_validation("filesize"), FileValidation::size);
   EXPECT_EQ(parse_file_validation("buildid"), FileValidation::build_id);
+  EXPECT_EQ(parse_cpu_affinity("keep"), CpuAffinityChoice::keep);
+  EXPECT_EQ(parse_cpu_affinity("ignore"), CpuAffinityChoice::inherit);
   EXPECT_EQ(parse_cgroup_mode("ignore"), CgroupMode::ignore);
   EXPECT_EQ(parse_cgroup_mode("strict"), CgroupMode::strict);
   expect_refused([] { parse_network_lock("ipset"); }, "network lock");
   expect_refused([] { parse_file_validation("md5"); }, "file validation");
+  expect_refused([] { parse_cpu_affinity("inherit"); }, "CPU affinity");
   expect_refused([] { parse_cgroup_mode("Full"); }, "cgroup mode");
 }
 

@@ -5,6 +5,7 @@
 #include "objects/files/tty.h"
 #include "objects/task/alt_stack.h"
 #include "objects/task/child_subreaper.h"
+#include "objects/task/cpu_affinity.h"
 #include "objects/task/credentials.h"
 #include "objects/task/dumpable.h"
 #include "objects/task/interval_timers.h"
@@ -61,6 +62,7 @@ const std::vector<TaskObject>& task_objects() {
       task_object<AltStack>(),
       task_object<ThreadName>(),
       task_object<Scheduling>(),            // from outside
+      task_object<CpuAffinity>(),           // from outside
       task_object<ThreadPendingSignals>(),  // all signals are blocked (O-54)
       task_object<Credentials>(),           // privileges end here (O-57, O-58)
       task_object<ParentDeathSignal>(),     // a change of credentials clears it (O-59)

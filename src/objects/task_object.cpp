@@ -63,6 +63,18 @@ void ObjectStates::decode(const pb::core_entry& core, const std::string& who) {
   });
 }
 
+void ObjectStates::encode_extension(pb::extension_task& task) const {
+  for_each_row(scope_, states_, {}, [&](const TaskObject& row, const std::any& state) {
+    if (row.encode_extension != nullptr) row.encode_extension(state, task);
+  });
+}
+
+void ObjectStates::decode_extension(const pb::extension_task& task, const std::string& who) {
+  for_each_row(scope_, states_, who, [&](const TaskObject& row, std::any& state) {
+    if (row.decode_extension != nullptr) row.decode_extension(task, state);
+  });
+}
+
 void ObjectStates::settle(const SettleView& view, SyscallBatch& batch) const {
   for_each_row(scope_, states_, view.who, [&](const TaskObject& row, const std::any& state) {
     if (row.settle != nullptr) row.settle(state, view, batch);

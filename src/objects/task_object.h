@@ -16,6 +16,8 @@
 //     static void answer(const SyscallBatch&, const Ask&, State&); // dump: take their results
 //     static void encode(const State&, pb::core_entry&);
 //     static void decode(const pb::core_entry&, State&);           // throws IMAGE_CORRUPT for nonsense
+//     static void encode_extension(const State&, pb::extension_task&);     // what the core has no place for
+//     static void decode_extension(const pb::extension_task&, State&);
 //     static void settle(const State&, const SettleView&, SyscallBatch&);  // restore: calls the task makes itself
 //     static void apply(const State&, const SettleView&);          // restore: done by the controller, from outside
 //     static void arm(const State&, const SettleView&, SyscallBatch&);     // restore: the last calls (O-55)
@@ -23,6 +25,10 @@
 //
 // encode() of every kind fills its part of one core_entry. A process object sees the core of the leader only. The
 // order of the rows in registry.cpp is the order of settle(), and says why.
+//
+// encode_extension() adds a part only for what is not the default that proto/extension.proto names. decode_extension()
+// is called, with an empty message for a task without a record, if the dump has an extension image; a State that it has
+// not seen is "not told" (a dump of another program), and what new tasks inherit stays.
 //
 // Who calls what, when:
 //   dump     look() of the process and of every thread before anything runs in them, then ask() into one batch each
@@ -43,6 +49,7 @@
 #include "base/restore_options.h"
 #include "kernel/proc.h"
 #include "proto/core.pb.h"
+#include "proto/extension.pb.h"
 #include "tracee/batch.h"
 #include "tracee/tracee.h"
 
@@ -81,6 +88,8 @@ struct TaskObject {
   void (*answer)(const SyscallBatch&, std::any&);
   void (*encode)(const std::any&, pb::core_entry&);
   void (*decode)(const pb::core_entry&, std::any&);
+  void (*encode_extension)(const std::any&, pb::extension_task&);
+  void (*decode_extension)(const pb::extension_task&, std::any&);
   void (*settle)(const std::any&, const SettleView&, SyscallBatch&);
   void (*apply)(const std::any&, const SettleView&);
   void (*arm)(const std::any&, const SettleView&, SyscallBatch&);
@@ -103,6 +112,8 @@ class ObjectStates {
   void answer(const SyscallBatch& batch, const std::string& who);
   void encode(pb::core_entry& core) const;
   void decode(const pb::core_entry& core, const std::string& who);
+  void encode_extension(pb::extension_task& task) const;
+  void decode_extension(const pb::extension_task& task, const std::string& who);
   void settle(const SettleView& view, SyscallBatch& batch) const;
   void apply(const SettleView& view) const;
   void arm(const SettleView& view, SyscallBatch& batch) const;
@@ -169,6 +180,10 @@ TaskObject task_object() {
     row.encode = [](const std::any& a, pb::core_entry& c) { K::encode(held<K>(a).state, c); };
   if constexpr (requires { &K::decode; })
     row.decode = [](const pb::core_entry& c, std::any& a) { K::decode(c, held<K>(a).state); };
+  if constexpr (requires { &K::encode_extension; })
+    row.encode_extension = [](const std::any& a, pb::extension_task& t) { K::encode_extension(held<K>(a).state, t); };
+  if constexpr (requires { &K::decode_extension; })
+    row.decode_extension = [](const pb::extension_task& t, std::any& a) { K::decode_extension(t, held<K>(a).state); };
   if constexpr (requires { &K::settle; })
     row.settle = [](const std::any& a, const SettleView& v, SyscallBatch& b) { K::settle(held<K>(a).state, v, b); };
   if constexpr (requires { &K::apply; })

@@ -14,6 +14,7 @@
 #include "arch/arch.h"
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "image/extension.h"
 #include "kernel/proc.h"
 #include "memory/vdso.h"
 #include "objects/task/dumpable.h"
@@ -40,7 +41,9 @@ class PlanReader {
     const pb::inventory_entry inventory = read_inventory(store_);
     verify_manifest(store_);
     read_tree();
+    extension_ = Extension::read(store_);
     for (auto& p : plan_.processes) read_process(*p);
+    if (extension_) extension_->expect_all_asked();
     check_namespaces(inventory);
     check_sessions();
     check_pids();
@@ -108,6 +111,7 @@ class PlanReader {
       }
       if (!core.has_thread_core()) throw Error(Reason::IMAGE_CORRUPT, "it has no thread part").object(image);
       t.states.decode(core, image);
+      if (extension_) read_extension(p, t);
     }
     store_.require_single(ImageKind::IDS, id, p.ids);
     store_.require_single(ImageKind::MM, id, p.mm);
@@ -117,6 +121,13 @@ class PlanReader {
     p.vmas = decode_vmas(p.mm, fmt::format("mm-{}.img", id));
     p.pages = PagemapReader::open(store_, ImageKind::PAGEMAP, id);
     check_sharing(p);
+  }
+
+  void read_extension(PlannedProcess& p, PlannedThread& t) {
+    const pb::extension_task& task = extension_->task(static_cast<uint32_t>(t.tid), t.tid == p.pid);
+    const std::string who = fmt::format("the task {} of extension.img", t.tid);
+    if (t.tid == p.pid) p.states.decode_extension(task, who);
+    t.states.decode_extension(task, who);
   }
 
   static void check_sharing(const PlannedProcess& p) {
@@ -271,6 +282,7 @@ class PlanReader {
   ImageStore& store_;
   const RestoreOptions& options_;
   RestorePlan plan_;
+  std::optional<Extension> extension_;  // what dumps of other programs do not have
 };
 
 }  // namespace

@@ -34,6 +34,7 @@ constexpr Fact kFacts[] = {
     {"pagemap-shmem-#.img", Header::COMMON, 0x56084025, "pagemap_head", "pagemap_entry", ""},
     {"fdinfo-#.img", Header::COMMON, 0x56213732, "fdinfo_entry", "fdinfo_entry", ""},
     {"pages-#.img", Header::RAW, 0, "", "", ""},
+    {"extension.img", Header::COMMON, 0x53455854, "extension_head", "extension_task", ""},
     {"timens-#.img", Header::COMMON, 0x43114433, "timens_entry", "", ""},
     {"stats-dump", Header::SERVICE, 0x57093306, "stats_entry", "", ""},
     {"stats-restore", Header::SERVICE, 0x57093306, "stats_entry", "", ""},

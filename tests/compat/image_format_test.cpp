@@ -225,8 +225,8 @@ TEST_F(ImageFormat, OfASleepingProgram) {
   const pid_t pid = start({"sleep", "1000"}, "sleep");
   dump(pid);
   const uint64_t table = number(record(fmt::format("ids-{}.img", pid)), "files_id");
-  EXPECT_EQ(names_, (std::set<std::string>{"inventory.img", "pstree.img", "files.img", "seccomp.img", "timens-0.img",
-                                           "stats-dump", fmt::format("core-{}.img", pid),
+  EXPECT_EQ(names_, (std::set<std::string>{"inventory.img", "pstree.img", "files.img", "seccomp.img", "extension.img",
+                                           "timens-0.img", "stats-dump", fmt::format("core-{}.img", pid),
                                            fmt::format("ids-{}.img", pid), fmt::format("mm-{}.img", pid),
                                            fmt::format("fs-{}.img", pid), fmt::format("pagemap-{}.img", pid),
                                            "pages-1.img", fmt::format("fdinfo-{}.img", table)}));

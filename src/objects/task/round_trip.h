@@ -2,6 +2,7 @@
 #pragma once
 
 #include "proto/core.pb.h"
+#include "proto/extension.pb.h"
 
 namespace stasis {
 
@@ -31,6 +32,28 @@ typename Kind::State decoded(const pb::core_entry& core) {
 template <class Kind>
 typename Kind::State round_trip(const typename Kind::State& state) {
   return decoded<Kind>(encoded<Kind>(state));
+}
+
+// The same for what is kept in our own image.
+template <class Kind>
+pb::extension_task encoded_extension(const typename Kind::State& state) {
+  pb::extension_task task;
+  Kind::encode_extension(state, task);
+  pb::extension_task back;
+  back.ParsePartialFromString(task.SerializePartialAsString());
+  return back;
+}
+
+template <class Kind>
+typename Kind::State decoded_extension(const pb::extension_task& task) {
+  typename Kind::State state{};
+  Kind::decode_extension(task, state);
+  return state;
+}
+
+template <class Kind>
+typename Kind::State extension_round_trip(const typename Kind::State& state) {
+  return decoded_extension<Kind>(encoded_extension<Kind>(state));
 }
 
 }  // namespace stasis
