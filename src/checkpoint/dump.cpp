@@ -60,9 +60,10 @@ class Checkpoint {
   DumpResult run() {
     stage("freeze", [&] { freeze(); });
     stage("look", [&] { look(); });
+    start_copies();
     stage("borrow", [&] { borrow(); });
     stage("files", [&] { collect_files(); });
-    stage("memory", [&] { snapshot(); });
+    stage("memory", [&] { finish_copies(); });
     if (runs_on()) {
       // The tasks need not wait for the images: whatever fails from here on leaves them running as before.
       stage("give back", [&] { give_back(); });
@@ -88,10 +89,18 @@ class Checkpoint {
     const auto begin = Clock::now();
     seized_ = seize_tree(options_.pid, waiter_, {.deadline = begin + std::chrono::seconds(options_.timeout_s)},
                          [&](std::span<const pid_t> pids) {
+                           warm_up(pids);
                            if (runs_on()) snapshot_.expect(private_bytes(pids));
                            frozen_since_ = Clock::now();
                          });
     statistics_.freezing_time_us = microseconds(Clock::now() - begin);
+  }
+
+  void warm_up(std::span<const pid_t> pids) {
+    std::vector<std::function<void()>> jobs;
+    for (pid_t pid : pids) jobs.emplace_back([pid] { warm_proc(pid); });
+    workers_.start(std::move(jobs));
+    workers_.finish();
   }
 
   // What the tasks have of their own, as far as it can be told while they run.
@@ -121,12 +130,18 @@ class Checkpoint {
     for (auto& p : processes_) p->read_registers();
     workers_.finish();
     check_session();
+    std::vector<std::pair<pid_t, KernelIds*>> sharers;
     for (auto& p : processes_) {
-      p->ids = ids_.of(p->pid(), p->namespaces);
+      p->ids = ids_.of(p->namespaces);
       check_namespaces(*p);
+      sharers.emplace_back(p->pid(), &p->ids);
+    }
+    workers_.start(ids_.sharing_jobs(std::move(sharers)));
+    for (auto& p : processes_) {
       p->look(options_, waiter_);
       shared_.collect(p->proc, p->vmas);
     }
+    workers_.finish();
     check_sharing();
     read_clocks();
     check_interrupted();
@@ -262,36 +277,59 @@ class Checkpoint {
     return at->second;
   }
 
-  void snapshot() {
-    const auto begin = Clock::now();
-    for (auto& p : processes_) {
-      const Fd pagemap = p->proc.open("pagemap", O_RDONLY);
-      const PageScan scan = scan_pages(pagemap.get(), p->vmas);
-      p->guards = scan.guards;
+  // The pages of a task are copied by the workers while the tracing thread borrows it: the calls that it makes
+  // meanwhile touch only its batch area.
+  void start_copies() {
+    std::vector<std::function<void()>> jobs;
+    copies_.resize(processes_.size());
+    for (size_t i = 0; i < processes_.size(); ++i) {
       std::vector<uint64_t> stack_pointers;
-      for (const FrozenThread& t : p->threads) stack_pointers.push_back(arch::stack_pointer(t.tracee->own_registers()));
-      writers_.push_back(std::make_unique<PagemapWriter>(store_, ImageKind::PAGEMAP, static_cast<uint64_t>(p->pid())));
-      snapshot_.take({.pid = p->pid(),
-                      .memory_fd = p->memory_fd(),
-                      .pagemap_fd = pagemap.get(),
-                      .has_relatives = seized_.size() > 1,
-                      .name = p->describe(),
-                      .vmas = p->vmas,
-                      .scan = &scan,
-                      .stack_pointers = stack_pointers,
-                      .vdso = p->vdso_image},
-                     *writers_.back());
+      for (const FrozenThread& t : processes_[i]->threads)
+        stack_pointers.push_back(arch::stack_pointer(t.tracee->own_registers()));
+      jobs.emplace_back([this, i, memory_fd = processes_[i]->memory_fd(), stacks = std::move(stack_pointers)] {
+        FrozenProcess& p = *processes_[i];
+        const Fd pagemap = p.proc.open("pagemap", O_RDONLY);
+        const PageScan scan = scan_pages(pagemap.get(), p.vmas);
+        p.guards = scan.guards;
+        copies_[i] = snapshot_.copy({.pid = p.pid(),
+                                     .memory_fd = memory_fd,
+                                     .pagemap_fd = pagemap.get(),
+                                     .has_relatives = seized_.size() > 1,
+                                     .name = p.describe(),
+                                     .vmas = p.vmas,
+                                     .scan = &scan,
+                                     .stack_pointers = stacks,
+                                     .vdso = p.vdso_image});
+      });
+    }
+    workers_.start(std::move(jobs));
+  }
+
+  void finish_copies() {
+    const auto begin = Clock::now();
+    workers_.finish();
+    for (const SharedObject& o : shared_.objects()) copies_.push_back(snapshot_.copy_object(o.fd.get(), o.name));
+    // What did not fit into memory is copied into its file now.
+    if (std::any_of(copies_.begin(), copies_.end(), [](const PageCopy& c) { return !c.kept(); })) store_copies();
+    statistics_.memdump_time_us = microseconds(Clock::now() - begin);
+    check_interrupted();
+  }
+
+  void store_copies() {
+    for (size_t i = writers_.size(); i < copies_.size(); ++i) {
+      const bool task = i < processes_.size();
+      writers_.push_back(task ? std::make_unique<PagemapWriter>(store_, ImageKind::PAGEMAP,
+                                                                static_cast<uint64_t>(processes_[i]->pid()))
+                              : std::make_unique<PagemapWriter>(store_, ImageKind::SHMEM_PAGEMAP,
+                                                                shared_.objects()[i - processes_.size()].shmid));
+      snapshot_.store(copies_[i], *writers_.back());
       check_interrupted();
     }
-    for (const SharedObject& o : shared_.objects()) {
-      writers_.push_back(std::make_unique<PagemapWriter>(store_, ImageKind::SHMEM_PAGEMAP, o.shmid));
-      snapshot_.take_object(o.fd.get(), o.name, *writers_.back());
-    }
-    statistics_.memdump_time_us = microseconds(Clock::now() - begin);
   }
 
   void write_images() {
     const auto begin = Clock::now();
+    store_copies();
     snapshot_.finish();
     for (auto& w : writers_) w->close();
     statistics_.memwrite_time_us = microseconds(Clock::now() - begin);
@@ -415,6 +453,7 @@ class Checkpoint {
   FileTable files_;
   SharedObjects shared_;
   PageSnapshot snapshot_;
+  std::vector<PageCopy> copies_;  // of the processes, then of the shared objects
   std::vector<std::unique_ptr<PagemapWriter>> writers_;
   std::map<std::pair<uint32_t, std::string>, uint32_t> known_paths_;
   std::map<std::tuple<uint32_t, uint32_t, uint64_t, uint32_t, std::string>, uint32_t> known_mappings_;

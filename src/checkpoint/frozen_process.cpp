@@ -29,7 +29,29 @@ constexpr size_t kMostAuxvBytes = 1024;
 constexpr long kBorrowedCalls[] = {SYS_mmap,        SYS_munmap, SYS_tgkill,       SYS_rt_sigprocmask, SYS_prctl,
                                    SYS_sigaltstack, SYS_brk,    SYS_rt_sigaction, SYS_getitimer,      SYS_fcntl};
 
+// Text of /proc, on its way to a parser.
+thread_local ProcBuffer scratch;
+
 }  // namespace
+
+void warm_proc(pid_t pid) noexcept {
+  constexpr const char* kFiles[] = {"smaps", "stat", "status", "mem", "pagemap",
+                                    "exe",   "cwd",  "root",   "fd",  "timens_offsets"};
+  try {
+    const ProcDir dir(pid);
+    dir.warm(kFiles);
+    dir.warm(task_object_files());
+    (void)dir.fds();
+    for (pid_t tid : dir.threads()) {
+      if (tid == pid) continue;
+      const std::string stat = fmt::format("task/{}/stat", tid), status = fmt::format("task/{}/status", tid);
+      const char* const names[] = {stat.c_str(), status.c_str()};
+      dir.warm(names);
+    }
+  } catch (const Error&) {
+    // It has ended, or will be refused with a reason.
+  }
+}
 
 std::string FrozenProcess::describe() const {
   return fmt::format("pid {} ({})", pid(), threads.empty() ? "?" : threads.front().stat.comm);
@@ -59,7 +81,9 @@ void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs, bool few_
     read_threads(proc, 0, std::min(kThreadsPerJob, threads.size()));
     for (int number : proc.fds()) descriptors.push_back({number, false});
     namespaces = read_namespaces(proc, pidfd.get());
-    proc.prefetch(task_object_files());
+    proc.prefetch(task_object_files(), scratch);
+    memory_ = proc.open("mem", O_RDWR);
+    if (!few_processes) read_code();
   });
   for (size_t first = kThreadsPerJob; first < threads.size(); first += kThreadsPerJob)
     jobs.emplace_back([this, first] {
@@ -70,21 +94,36 @@ void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs, bool few_
 
 void FrozenProcess::read_mappings(ProcDir& dir) {
   mappings.clear();
-  parse_smaps(dir.read("smaps"), mappings);
+  parse_smaps(dir.read("smaps", scratch), mappings);
   vmas = classify(mappings);
+}
+
+// What of the memory says where a bootstrap can go, and which threads still run one. It is read once, and before
+// anything is written into the tail of the vdso.
+void FrozenProcess::read_code() {
+  MemoryView memory(memory_.get());
+  for (const Vma& v : vmas)
+    if (v.has(vma_status::vdso)) {
+      vdso_image.resize(v.size_bytes());
+      if (!memory.read(v.start, vdso_image.data(), vdso_image.size()))
+        throw Error(Reason::SYSTEM, "its vdso cannot be read").object(fmt::format("pid {}", pid()));
+      memory = MemoryView(memory_.get(), v.start, vdso_image);
+    }
+  controllers_ = controller_code(mappings, memory);
+  hole_ = find_bootstrap_hole(mappings, memory, Borrowed::bootstrap_bytes());
 }
 
 void FrozenProcess::read_threads(ProcDir& dir, size_t first, size_t end) {
   for (size_t i = first; i < end; ++i) {
     FrozenThread& t = threads[i];
     const std::string base = i == 0 ? std::string() : fmt::format("task/{}/", t.tracee->tid());
-    t.stat = parse_stat(dir.read((base + "stat").c_str()));
+    t.stat = parse_stat(dir.read((base + "stat").c_str(), scratch));
     if (t.stat.io_worker() || t.stat.user_worker())
       // Listed as a thread, but kernel code without registers of its own: it comes back with what started it.
       throw Error(Reason::UNSUPPORTED_STATE, "it has worker threads of the kernel (io_uring or vhost)")
           .object(fmt::format("pid {} ({})", pid(), t.stat.comm))
           .remedy("stop using io_uring polling threads before the dump");
-    t.status = parse_status(dir.read((base + "status").c_str()));
+    t.status = parse_status(dir.read((base + "status").c_str(), scratch));
   }
 }
 
@@ -112,13 +151,14 @@ void FrozenProcess::look(const DumpOptions& options, StopWaiter& waiter) {
 
 // A thread whose controller died may still be on its way back; its page must be left to it.
 void FrozenProcess::let_heal(StopWaiter& waiter) {
-  memory_ = proc.open("mem", O_RDWR);
+  if (hole_ == 0) read_code();
   for (int tries = 0;; ++tries) {
-    const auto code = controller_code(mappings, memory_.get());
     bool healing = false;
     for (Tracee& t : seized->threads) {
       const uint64_t ip = arch::instruction_pointer(t.own_registers());
-      if (std::none_of(code.begin(), code.end(), [&](const auto& r) { return ip >= r.start && ip < r.end; })) continue;
+      if (std::none_of(controllers_.begin(), controllers_.end(),
+                       [&](const AddressRange& r) { return ip >= r.start && ip < r.end; }))
+        continue;
       healing = true;
       t.resume();
       usleep(200);
@@ -128,6 +168,7 @@ void FrozenProcess::let_heal(StopWaiter& waiter) {
     }
     if (!healing) return;
     read_mappings(proc);
+    read_code();
     if (tries == 50)
       throw Error(Reason::TRACEE_LOST, "a thread stays in the code of an earlier dump that was killed")
           .object(fmt::format("pid {}", pid()));
@@ -147,19 +188,13 @@ ReportSignal FrozenProcess::report_signal() const {
 }
 
 void FrozenProcess::start_borrow() {
-  for (const Vma& v : vmas)
-    if (v.has(vma_status::vdso)) {
-      // Read before the bootstrap is written into its tail.
-      vdso_image.resize(v.size_bytes());
-      const int err = process_vm_read_all(pid(), v.start, vdso_image.data(), vdso_image.size());
-      if (err != 0) throw Error(Reason::SYSTEM, "its vdso cannot be read").object(describe()).error_number(-err);
-    }
   slots_ = 1 + std::min<unsigned>(static_cast<unsigned>(threads.size()) - 1, kThreadSlots);
   borrowed_ = std::make_unique<Borrowed>(pid(), leader().stat.comm, *leader().tracee, std::move(memory_));
   borrowed_->start_open(mappings,
                         {.slots = slots_,
                          .first_slot_bytes = kLeaderSlotBytes + descriptors.size() * kDescriptorBytes,
-                         .other_slot_bytes = kThreadSlotBytes},
+                         .other_slot_bytes = kThreadSlotBytes,
+                         .hole = hole_},
                         report_signal());
 }
 

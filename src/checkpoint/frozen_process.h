@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/address_range.h"
 #include "checkpoint/kernel_ids.h"
 #include "kernel/proc.h"
 #include "memory/vma.h"
@@ -15,6 +16,9 @@
 #include "tracee/seize_tree.h"
 
 namespace stasis {
+
+// Before the freeze: looks up what will be read of a process while it is frozen.
+void warm_proc(pid_t pid) noexcept;
 
 struct FrozenThread {
   explicit FrozenThread(Tracee& t) : tracee(&t), states(Scope::thread) {}
@@ -50,8 +54,8 @@ struct FrozenProcess {
   void finish_give_back(StopWaiter& waiter);
   // It is about to be killed: nothing is put back.
   void abandon() { borrowed_->abandon(); }
-  // /proc/PID/mem, while it is borrowed.
-  int memory_fd() const { return borrowed_->memory().get(); }
+  // /proc/PID/mem, from the look on.
+  int memory_fd() const { return borrowed_ ? borrowed_->memory().get() : memory_.get(); }
 
   SeizedProcess* seized;
   ProcDir proc;
@@ -72,12 +76,15 @@ struct FrozenProcess {
 
  private:
   void read_mappings(ProcDir& dir);
+  void read_code();
   void read_threads(ProcDir& dir, size_t first, size_t end);
   void let_heal(StopWaiter& waiter);
   ReportSignal report_signal() const;
   LookView view(FrozenThread& thread, const DumpOptions& options);
 
   Fd memory_;  // /proc/PID/mem, until it is borrowed
+  std::vector<AddressRange> controllers_;
+  uint64_t hole_ = 0;
   std::unique_ptr<Borrowed> borrowed_;
   SyscallBatch leader_batch_;
   SyscallBatch::Call brk_call_, auxv_call_;

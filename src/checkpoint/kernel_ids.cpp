@@ -46,10 +46,12 @@ void encode(const KernelIds& ids, pb::task_kobj_ids_entry& out) {
 }
 
 KernelIdTable::KernelIdTable()
-    : sharing_{Sharing{uapi::kcmp_vm, {}}, Sharing{uapi::kcmp_files, {}}, Sharing{uapi::kcmp_fs, {}},
-               Sharing{uapi::kcmp_sighand, {}}} {
+    : sharing_{Sharing{uapi::kcmp_vm, &KernelIds::vm, {}}, Sharing{uapi::kcmp_files, &KernelIds::files, {}},
+               Sharing{uapi::kcmp_fs, &KernelIds::fs, {}}, Sharing{uapi::kcmp_sighand, &KernelIds::sighand, {}}} {
   const Fd pidfd(pidfd_open(getpid()));
-  own_ = of(getpid(), read_namespaces(ProcDir(getpid()), pidfd.get()));
+  own_ = of(read_namespaces(ProcDir(getpid()), pidfd.get()));
+  for (const auto& job : sharing_jobs({{getpid(), &own_}})) job();
+  for (size_t i = 0; i < kNamespaces; ++i) held_[i].reset(ioctl(pidfd.get(), kPidfdRequests[i], 0));
 }
 
 uint32_t KernelIdTable::Sharing::number(pid_t pid) {
@@ -69,15 +71,20 @@ uint32_t KernelIdTable::namespace_number(size_t which, uint64_t inode) {
   return at->second;
 }
 
-KernelIds KernelIdTable::of(pid_t pid, const NamespaceInodes& namespaces) {
+KernelIds KernelIdTable::of(const NamespaceInodes& namespaces) {
   KernelIds ids;
-  ids.vm = sharing_[0].number(pid);
-  ids.files = sharing_[1].number(pid);
-  ids.fs = sharing_[2].number(pid);
-  ids.sighand = sharing_[3].number(pid);
   for (size_t i = 0; i < kNamespaces; ++i)
     if (namespaces[i] != 0) ids.ns[i] = namespace_number(i, namespaces[i]);
   return ids;
+}
+
+std::vector<std::function<void()>> KernelIdTable::sharing_jobs(std::vector<std::pair<pid_t, KernelIds*>> processes) {
+  std::vector<std::function<void()>> jobs;
+  for (Sharing& s : sharing_)
+    jobs.emplace_back([&s, processes] {
+      for (const auto& [pid, ids] : processes) ids->*s.field = s.number(pid);
+    });
+  return jobs;
 }
 
 NamespaceInodes read_namespaces(const ProcDir& proc, int pidfd) {

@@ -6,9 +6,12 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <utility>
 #include <vector>
 
+#include "base/fd.h"
 #include "kernel/proc.h"
 #include "proto/core.pb.h"
 
@@ -35,14 +38,18 @@ class KernelIdTable {
  public:
   KernelIdTable();
 
-  // Numbers for a stopped process.
-  KernelIds of(pid_t pid, const NamespaceInodes& namespaces);
+  // Numbers for the namespaces of a task; the others are 0.
+  KernelIds of(const NamespaceInodes& namespaces);
+  // Fills in the numbers of what stopped processes share. One job for each kind of object: they may run at the same
+  // time.
+  std::vector<std::function<void()>> sharing_jobs(std::vector<std::pair<pid_t, KernelIds*>> processes);
   const KernelIds& own() const { return own_; }
 
  private:
   // Processes ordered by the kernel's own order of one kind of object (kcmp).
   struct Sharing {
     int kcmp_type;
+    uint32_t KernelIds::*field;
     std::vector<std::pair<pid_t, uint32_t>> sorted;
     uint32_t next = 1;
     uint32_t number(pid_t pid);
@@ -53,6 +60,8 @@ class KernelIdTable {
   std::map<std::pair<size_t, uint64_t>, uint32_t> namespaces_;
   uint32_t next_namespace_ = 1;
   KernelIds own_;
+  // Held open: the kernel then finds the files of these namespaces, which most tasks share, instead of making them.
+  std::array<Fd, kNamespaces> held_;
 };
 
 }  // namespace stasis

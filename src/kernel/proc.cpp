@@ -33,6 +33,20 @@ namespace {
 
 constexpr size_t first_capacity = size_t{16} << 10;
 
+void need_capacity(ProcBuffer& buffer, size_t bytes) {
+  if (buffer.capacity >= std::max(bytes, first_capacity)) return;
+  buffer.capacity = std::max(bytes, first_capacity);
+  buffer.bytes = std::make_unique_for_overwrite<char[]>(buffer.capacity);
+}
+
+// Keeps the first `used` bytes.
+void grow(ProcBuffer& buffer, size_t used) {
+  auto bigger = std::make_unique_for_overwrite<char[]>(buffer.capacity * 4);
+  std::memcpy(bigger.get(), buffer.bytes.get(), used);
+  buffer.bytes = std::move(bigger);
+  buffer.capacity *= 4;
+}
+
 }  // namespace
 
 ProcDir::ProcDir(pid_t pid) : pid_(pid) {
@@ -81,46 +95,41 @@ void ProcDir::fail(const char* name, const char* what_failed, int error_number) 
       .object(describe());
 }
 
-void ProcDir::prefetch(std::span<const char* const> names) {
+void ProcDir::prefetch(std::span<const char* const> names, ProcBuffer& buffer) {
   for (const char* name : names) {
-    const ssize_t got = slurp(name);
-    prefetched_.push_back({name, got, got > 0 ? std::string(buffer_.get(), static_cast<size_t>(got)) : std::string()});
+    const ssize_t got = slurp(name, buffer);
+    prefetched_.push_back(
+        {name, got, got > 0 ? std::string(buffer.bytes.get(), static_cast<size_t>(got)) : std::string()});
   }
 }
 
-std::optional<ssize_t> ProcDir::take_prefetched(const char* name) {
+void ProcDir::warm(std::span<const char* const> names) const noexcept {
+  struct stat ignored;
+  for (const char* name : names) (void)::fstatat(dir_.get(), name, &ignored, AT_SYMLINK_NOFOLLOW);
+}
+
+std::optional<ssize_t> ProcDir::take_prefetched(const char* name, ProcBuffer& buffer) {
   for (auto it = prefetched_.begin(); it != prefetched_.end(); ++it) {
     if (std::strcmp(it->name, name) != 0) continue;
     const ssize_t result = it->result;
-    need_capacity(it->text.size());
-    std::memcpy(buffer_.get(), it->text.data(), it->text.size());
+    need_capacity(buffer, it->text.size());
+    std::memcpy(buffer.bytes.get(), it->text.data(), it->text.size());
     prefetched_.erase(it);
     return result;
   }
   return std::nullopt;
 }
 
-void ProcDir::need_capacity(size_t bytes) {
-  if (capacity_ >= std::max(bytes, first_capacity)) return;
-  capacity_ = std::max(bytes, first_capacity);
-  buffer_ = std::make_unique_for_overwrite<char[]>(capacity_);
-}
-
-ssize_t ProcDir::slurp(const char* name) {
-  if (const auto ready = take_prefetched(name)) return *ready;
+ssize_t ProcDir::slurp(const char* name, ProcBuffer& buffer) {
+  if (const auto ready = take_prefetched(name, buffer)) return *ready;
   const Fd file(::openat(dir_.get(), name, O_RDONLY | O_CLOEXEC));
   if (!file) return -errno;
-  need_capacity(0);
+  need_capacity(buffer, 0);
   size_t used = 0;
   for (;;) {
-    if (capacity_ - used < capacity_ / 4) {
-      auto bigger = std::make_unique_for_overwrite<char[]>(capacity_ * 4);
-      std::memcpy(bigger.get(), buffer_.get(), used);
-      buffer_ = std::move(bigger);
-      capacity_ *= 4;
-    }
+    if (buffer.capacity - used < buffer.capacity / 4) grow(buffer, used);
     // A short read says nothing: files of many records return a page at a time (seq_file). Only 0 is the end.
-    const ssize_t got = ::read(file.get(), buffer_.get() + used, capacity_ - used);
+    const ssize_t got = ::read(file.get(), buffer.bytes.get() + used, buffer.capacity - used);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return -errno;
     if (got == 0) return static_cast<ssize_t>(used);
@@ -128,17 +137,17 @@ ssize_t ProcDir::slurp(const char* name) {
   }
 }
 
-std::string_view ProcDir::read(const char* name) {
-  const ssize_t got = slurp(name);
+std::string_view ProcDir::read(const char* name, ProcBuffer& buffer) {
+  const ssize_t got = slurp(name, buffer);
   if (got < 0) fail(name, "read", static_cast<int>(-got));
-  return {buffer_.get(), static_cast<size_t>(got)};
+  return {buffer.bytes.get(), static_cast<size_t>(got)};
 }
 
 std::optional<std::string_view> ProcDir::try_read(const char* name) {
-  const ssize_t got = slurp(name);
+  const ssize_t got = slurp(name, buffer_);
   if (got == -ENOENT && task_exists()) return std::nullopt;
   if (got < 0) fail(name, "read", static_cast<int>(-got));
-  return std::string_view(buffer_.get(), static_cast<size_t>(got));
+  return std::string_view(buffer_.bytes.get(), static_cast<size_t>(got));
 }
 
 std::span<const std::byte> ProcDir::read_bytes(const char* name) {

@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <span>
@@ -22,6 +23,13 @@
 
 namespace stasis {
 
+// Memory that files are read into. Touching fresh memory costs more than reading most files: what reads those of many
+// tasks hands the same buffer to all of them.
+struct ProcBuffer {
+  std::unique_ptr<char[]> bytes;
+  size_t capacity = 0;
+};
+
 // An open /proc/PID or /proc/PID/task/TID. The directory stays bound to that very task: after its death every access
 // says so, even when the number is used again. One object belongs to one thread at a time.
 class ProcDir {
@@ -37,12 +45,16 @@ class ProcDir {
 
   // The whole file `name` ("stat", "fdinfo/3"), in a buffer that the object reuses: the view ends with the next read().
   // Throws TASK_VANISHED when the task is gone, SYSTEM for anything else (a file this kernel lacks too).
-  std::string_view read(const char* name);
+  std::string_view read(const char* name) { return read(name, buffer_); }
+  // The same into a buffer of the caller: the view ends with its next use.
+  std::string_view read(const char* name, ProcBuffer& buffer);
   // Nothing when the file does not exist although the task does (a closed fd, a kernel without the feature).
   std::optional<std::string_view> try_read(const char* name);
   // Reads files now, so that the next read() or try_read() of each finds it in memory: once, and possibly in another
   // thread than this call. A file that cannot be read fails when it is asked for.
-  void prefetch(std::span<const char* const> names);
+  void prefetch(std::span<const char* const> names, ProcBuffer& buffer);
+  // Makes the kernel build the entries of files that will be read: the first look-up of a name costs more than reading.
+  void warm(std::span<const char* const> names) const noexcept;
   // Bytes of a binary file ("auxv").
   std::span<const std::byte> read_bytes(const char* name);
   // Nothing when there is no such link ("exe" of a kernel thread, a closed fd).
@@ -67,16 +79,14 @@ class ProcDir {
   [[noreturn]] void fail(const char* name, const char* what_failed, int error_number) const;
   bool task_exists() const noexcept;
   // Bytes read, or negative errno.
-  ssize_t slurp(const char* name);
+  ssize_t slurp(const char* name, ProcBuffer& buffer);
   // A prefetched file, into the buffer; nothing if it is none.
-  std::optional<ssize_t> take_prefetched(const char* name);
-  void need_capacity(size_t bytes);
+  std::optional<ssize_t> take_prefetched(const char* name, ProcBuffer& buffer);
 
   Fd dir_;
   pid_t pid_ = 0;
   pid_t tid_ = 0;  // 0: the process directory
-  std::unique_ptr<char[]> buffer_;
-  size_t capacity_ = 0;
+  ProcBuffer buffer_;
   struct Prefetched {
     const char* name;
     ssize_t result;  // as of slurp()

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 
 #include "base/error.h"
@@ -28,41 +27,32 @@ struct DumpPiece : PagePiece {
 
 // What pieces are read from.
 struct PageOrigin {
-  pid_t pid;  // 0: an object
-  int fd;     // /proc/PID/mem, or the object
-  const std::string& name;
+  pid_t pid = 0;  // 0: an object
+  int fd = -1;    // /proc/PID/mem, or the object
+  std::string name;
+};
+
+struct PageCopy::Body {
+  PageOrigin origin;
+  uint64_t scanned_pages = 0;
+  std::vector<PageRange> ranges;
+  std::vector<DumpPiece> pieces;  // offsets in a pages file that begins with them
+  const char* kept = nullptr;     // all of it, if there was room
+
+  void add(uint64_t vaddr, uint64_t nr_pages, uint32_t flags, DumpPiece::Source source, uint64_t address) {
+    const uint64_t offset = pieces.empty() ? 0 : pieces.back().file_offset + pieces.back().bytes;
+    pieces.push_back({{address, nr_pages * page_size_bytes(), offset}, source});
+    ranges.push_back({vaddr, nr_pages, flags});
+  }
 };
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using Source = DumpPiece::Source;
 
 constexpr uint64_t huge_page_bytes = uint64_t{2} << 20;
 
-uint64_t us_since(Clock::time_point begin) {
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begin).count());
-}
-
 // ---- what goes into the page map of a task ----
-
-// Adds ranges to a page map and notes where their bytes come from.
-class PieceList {
- public:
-  explicit PieceList(PagemapWriter& writer) : writer_(writer) {}
-
-  void add(uint64_t vaddr, uint64_t nr_pages, uint32_t flags, Source source, uint64_t address) {
-    const uint64_t page = page_size_bytes();
-    pieces_.push_back({{address, nr_pages * page, writer_.present_pages() * page}, source});
-    writer_.add({vaddr, nr_pages, flags});
-  }
-
-  std::vector<DumpPiece> take() { return std::move(pieces_); }
-
- private:
-  PagemapWriter& writer_;
-  std::vector<DumpPiece> pieces_;
-};
 
 std::vector<uint64_t> stack_pages(std::span<const uint64_t> stack_pointers) {
   std::vector<uint64_t> pages;
@@ -75,7 +65,8 @@ std::vector<uint64_t> stack_pages(std::span<const uint64_t> stack_pointers) {
 
 // A run of an area that may be filled lazily; the page that a thread stands on may not, since the thread needs it to
 // run its first instruction.
-void add_lazy_run(PieceList& list, const PageRun& run, Source source, std::span<const uint64_t> stacks) {
+template <class Body>
+void add_lazy_run(Body& list, const PageRun& run, Source source, std::span<const uint64_t> stacks) {
   const uint64_t page = page_size_bytes();
   const uint64_t end = run.start + run.nr_pages * page;
   uint64_t at = run.start;
@@ -90,7 +81,8 @@ void add_lazy_run(PieceList& list, const PageRun& run, Source source, std::span<
   add(end, page_present | page_lazy);
 }
 
-void add_vdso(PieceList& list, const Vma& vma, std::span<const std::byte> image) {
+template <class Body>
+void add_vdso(Body& list, const Vma& vma, std::span<const std::byte> image) {
   if (image.size() != vma.size_bytes()) {
     throw Error(Reason::INTERNAL,
                 fmt::format("the vdso has {} bytes and {} were given", vma.size_bytes(), image.size()));
@@ -122,10 +114,10 @@ bool shares_pages(const TaskPages& task) {
   return false;
 }
 
-std::vector<DumpPiece> pieces_of_task(const TaskPages& task, PagemapWriter& writer) {
+template <class Body>
+void add_task(Body& list, const TaskPages& task) {
   const std::vector<uint64_t> stacks = stack_pages(task.stack_pointers);
   const bool shared = shares_pages(task);
-  PieceList list(writer);
   size_t next_run = 0;
   for (size_t i = 0; i < task.vmas.size(); ++i) {
     const Vma& vma = task.vmas[i];
@@ -141,7 +133,6 @@ std::vector<DumpPiece> pieces_of_task(const TaskPages& task, PagemapWriter& writ
       }
     }
   }
-  return list.take();
 }
 
 // ---- reading ----
@@ -262,66 +253,85 @@ void PageSnapshot::release_arena() noexcept {
 }
 
 char* PageSnapshot::reserve(uint64_t bytes) {
-  if (bytes > budget_bytes_ - used_bytes_) return nullptr;
-  char* result = arena_ + used_bytes_;
-  used_bytes_ += bytes;
+  uint64_t used = used_bytes_.load();
+  do {
+    if (bytes > budget_bytes_ - used) return nullptr;
+  } while (!used_bytes_.compare_exchange_weak(used, used + bytes));
+  return arena_ + used;
+}
+
+PageCopy::PageCopy() : body_(std::make_unique<Body>()) {}
+PageCopy::PageCopy(PageCopy&&) noexcept = default;
+PageCopy& PageCopy::operator=(PageCopy&&) noexcept = default;
+PageCopy::~PageCopy() = default;
+
+bool PageCopy::kept() const {
+  return body_->kept != nullptr || body_->pieces.empty();
+}
+
+PageCopy PageSnapshot::copy(const TaskPages& task) {
+  PageCopy result;
+  result.body_->origin = {task.pid, task.memory_fd, task.name};
+  result.body_->scanned_pages = task.scan->scanned_pages;
+  add_task(*result.body_, task);
+  keep(*result.body_);
   return result;
 }
 
-void PageSnapshot::take(const TaskPages& task, PagemapWriter& writer) {
-  const auto begin = Clock::now();
-  const std::vector<DumpPiece> pieces = pieces_of_task(task, writer);
-  store(PageOrigin{task.pid, task.memory_fd, task.name}, pieces, writer.pages_fd());
-  stats_.scanned_pages += task.scan->scanned_pages;
-  stats_.written_pages += total_bytes(std::span(pieces)) / page_size_bytes();
-  stats_.copy_us += us_since(begin);
-}
-
-void PageSnapshot::take_object(int object_fd, const std::string& object_name, PagemapWriter& writer) {
-  const auto begin = Clock::now();
+PageCopy PageSnapshot::copy_object(int object_fd, const std::string& object_name) {
+  PageCopy result;
+  PageCopy::Body& body = *result.body_;
+  body.origin = {0, object_fd, object_name};
   struct stat info;
-  if (::fstat(object_fd, &info) != 0) read_failed({0, object_fd, object_name}, errno);
-  PieceList list(writer);
-  for (const AddressRange& range : data_ranges(object_fd, object_name)) {
-    list.add(range.start, range.size_bytes() / page_size_bytes(), page_present, Source::READABLE, range.start);
-  }
-  const std::vector<DumpPiece> pieces = list.take();
-  store(PageOrigin{0, object_fd, object_name}, pieces, writer.pages_fd());
-  stats_.shared_scanned_pages += static_cast<uint64_t>(info.st_size) / page_size_bytes();
-  stats_.shared_written_pages += total_bytes(std::span(pieces)) / page_size_bytes();
-  stats_.copy_us += us_since(begin);
+  if (::fstat(object_fd, &info) != 0) read_failed(body.origin, errno);
+  body.scanned_pages = static_cast<uint64_t>(info.st_size) / page_size_bytes();
+  for (const AddressRange& range : data_ranges(object_fd, object_name))
+    body.add(range.start, range.size_bytes() / page_size_bytes(), page_present, Source::READABLE, range.start);
+  keep(body);
+  return result;
 }
 
-void PageSnapshot::store(const PageOrigin& origin, std::span<const DumpPiece> pieces, int pages_fd) {
+void PageSnapshot::keep(PageCopy::Body& body) {
+  const std::span<const DumpPiece> pieces(body.pieces);
   if (pieces.empty()) return;
-  const uint64_t bytes = total_bytes(std::span(pieces));
-  const uint64_t first = pieces.front().file_offset;
-  if (char* kept = reserve(bytes)) {
-    share_out(pieces, threads_, [&](std::span<const DumpPiece> share) {
-      for_each_block(share, [&](std::span<const DumpPiece> block, uint64_t) {
-        read_block(origin, block, kept + (block.front().file_offset - first));
-      });
+  char* to = reserve(total_bytes(pieces));
+  if (to == nullptr) return;
+  share_out(pieces, threads_, [&](std::span<const DumpPiece> share) {
+    for_each_block(share, [&](std::span<const DumpPiece> block, uint64_t) {
+      read_block(body.origin, block, to + block.front().file_offset);
     });
-    kept_.push_back({pages_fd, first, kept, bytes});
+  });
+  body.kept = to;
+}
+
+void PageSnapshot::store(const PageCopy& copy, PagemapWriter& writer) {
+  const PageCopy::Body& body = *copy.body_;
+  for (const PageRange& range : body.ranges) writer.add(range);
+  const std::span<const DumpPiece> pieces(body.pieces);
+  const uint64_t bytes = total_bytes(pieces);
+  const bool object = body.origin.pid == 0;
+  (object ? stats_.shared_scanned_pages : stats_.scanned_pages) += body.scanned_pages;
+  (object ? stats_.shared_written_pages : stats_.written_pages) += bytes / page_size_bytes();
+  if (pieces.empty()) return;
+  if (body.kept != nullptr) {
+    kept_.push_back({writer.pages_fd(), body.kept, bytes});
     return;
   }
   share_out(pieces, threads_, [&](std::span<const DumpPiece> share) {
     const PageBuffer buffer = page_buffer(std::min<uint64_t>(copy_block_bytes, total_bytes(share)));
     for_each_block(share, [&](std::span<const DumpPiece> block, uint64_t block_bytes) {
-      read_block(origin, block, buffer.get());
-      write_whole(pages_fd, buffer.get(), block_bytes, block.front().file_offset, "a pages file", Reason::IMAGE_WRITE);
+      read_block(body.origin, block, buffer.get());
+      write_whole(writer.pages_fd(), buffer.get(), block_bytes, block.front().file_offset, "a pages file",
+                  Reason::IMAGE_WRITE);
     });
   });
 }
 
 void PageSnapshot::finish() {
-  const auto begin = Clock::now();
-  for (const Kept& kept : kept_) {
-    write_whole(kept.pages_fd, kept.bytes, kept.size_bytes, kept.file_offset, "a pages file", Reason::IMAGE_WRITE);
-  }
+  for (const Kept& kept : kept_)
+    write_whole(kept.pages_fd, kept.bytes, kept.size_bytes, 0, "a pages file", Reason::IMAGE_WRITE);
   kept_.clear();
   release_arena();
-  stats_.write_us += us_since(begin);
 }
 
 }  // namespace stasis

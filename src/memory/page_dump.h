@@ -1,9 +1,10 @@
 // Copies pages of stopped tasks and of shared objects into pages files.
 //
-// Two steps, so that tasks which go on running are held as briefly as possible: take() runs while they are stopped and
-// copies into memory as long as the budget lasts, else straight into the file; finish() runs after their release and
-// writes what was kept. Copying into huge pages of our own takes a quarter (small tasks) to two thirds (large ones) of
-// the time of writing to tmpfs, but costs the write on top later: a dump that ends the tasks uses no budget.
+// Three steps, so that tasks which go on running are held as briefly as possible. copy(), while they are stopped, finds
+// out what to store and copies it into memory as long as the budget lasts; it may run for several tasks at once.
+// store() fills the page map, and copies what was not kept straight into the file: then the task must still be stopped.
+// finish() writes what was kept. Copying into huge pages of our own takes a quarter (small tasks) to two thirds (large
+// ones) of the time of writing to tmpfs, but costs the write on top later: a dump that ends the tasks uses no budget.
 //
 // The ways that were tried are in transfer_bench.cpp. Fastest from 1 MiB to 1 GiB, on tmpfs and on disk:
 // process_vm_readv into a small reused buffer and large writes, on two threads when it is much.
@@ -11,8 +12,10 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,11 +32,9 @@ struct PageDumpStats {
   uint64_t written_pages = 0;
   uint64_t shared_scanned_pages = 0;
   uint64_t shared_written_pages = 0;
-  uint64_t copy_us = 0;   // while the tasks were stopped: copying, and writing what did not fit into the budget
-  uint64_t write_us = 0;  // after that
 };
 
-// A stopped task. Everything is only looked at during take().
+// A stopped task. Descriptors and buffers stay until it is stored.
 struct TaskPages {
   pid_t pid = 0;
   int memory_fd = -1;          // /proc/PID/mem, for pages that the task itself may not read
@@ -41,14 +42,27 @@ struct TaskPages {
   bool has_relatives = false;  // a parent or child of it is dumped too: it probably does
   std::string name;            // for messages: "pid 42 (redis-server)"
   std::span<const Vma> vmas;
-  const PageScan* scan = nullptr;                 // of these vmas
+  const PageScan* scan = nullptr;                 // of these vmas; of use to copy() only, as they are
   std::span<const uint64_t> stack_pointers = {};  // of all threads
   // The whole vdso as it was before the task was borrowed: a batch may live in its tail while the pages are copied.
   std::span<const std::byte> vdso = {};
 };
 
-struct PageOrigin;
-struct DumpPiece;
+// What is stored of one task or object.
+class PageCopy {
+ public:
+  PageCopy();
+  PageCopy(PageCopy&&) noexcept;
+  PageCopy& operator=(PageCopy&&) noexcept;
+  ~PageCopy();
+  // Whether the task is needed no more.
+  bool kept() const;
+
+ private:
+  friend class PageSnapshot;
+  struct Body;
+  std::unique_ptr<Body> body_;
+};
 
 class PageSnapshot {
  public:
@@ -60,10 +74,12 @@ class PageSnapshot {
 
   // Touches memory for as many bytes now, while the tasks still run: fresh memory is slow.
   void expect(uint64_t bytes);
-  // Fills the page map of one task. `writer` is new, outlives finish() and is closed by the caller after it.
-  void take(const TaskPages& task, PagemapWriter& writer);
+  // Any thread, several at once.
+  PageCopy copy(const TaskPages& task);
   // The touched pages of a shared memory object; `object_fd` is open for reading.
-  void take_object(int object_fd, const std::string& object_name, PagemapWriter& writer);
+  PageCopy copy_object(int object_fd, const std::string& object_name);
+  // `writer` is new, outlives finish() and is closed by the caller after it.
+  void store(const PageCopy& copy, PagemapWriter& writer);
   // Writes what was kept, and gives the memory back. Not needed after an error.
   void finish();
 
@@ -72,18 +88,17 @@ class PageSnapshot {
  private:
   struct Kept {
     int pages_fd;
-    uint64_t file_offset;
     const char* bytes;
     uint64_t size_bytes;
   };
 
-  void store(const PageOrigin& origin, std::span<const DumpPiece> pieces, int pages_fd);
+  void keep(PageCopy::Body& body);
   char* reserve(uint64_t bytes);
   void release_arena() noexcept;
 
   unsigned threads_;
   uint64_t budget_bytes_;
-  uint64_t used_bytes_ = 0;
+  std::atomic<uint64_t> used_bytes_{0};
   uint64_t mapped_bytes_ = 0;
   char* mapped_ = nullptr;  // the arena lies in it, aligned to a huge page
   char* arena_ = nullptr;

@@ -55,7 +55,7 @@ class DumpTask : public testing::Test {
     TaskPages task{child.pid(), memory.get(), pagemap.get(), false, "the child", vmas, &scan};
     task.stack_pointers = stack_pointers_;
     task.vdso = vdso_;
-    snapshot.take(task, writer);
+    snapshot.store(snapshot.copy(task), writer);
     snapshot.finish();
     writer.close();
     stats_ = snapshot.stats();
@@ -192,7 +192,7 @@ TEST_F(DumpTask, ATaskThatIsGone) {
     pid = child.pid();
   }
   try {
-    snapshot.take({pid, memory.get(), pagemap.get(), false, "the child", vmas, &scan}, writer);
+    snapshot.store(snapshot.copy({pid, memory.get(), pagemap.get(), false, "the child", vmas, &scan}), writer);
     ADD_FAILURE() << "no error";
   } catch (const Error& e) {
     EXPECT_EQ(e.reason(), Reason::TASK_VANISHED);
@@ -209,7 +209,7 @@ TEST(DumpObject, OnlyTouchedPages) {
   ImageStore store = ImageStore::in_memory();
   PagemapWriter writer(store, ImageKind::SHMEM_PAGEMAP, 7);
   PageSnapshot snapshot(0);
-  snapshot.take_object(object.get(), "object", writer);
+  snapshot.store(snapshot.copy_object(object.get(), "object"), writer);
   snapshot.finish();
   writer.close();
   EXPECT_EQ(snapshot.stats().shared_scanned_pages, 1000u);

@@ -80,7 +80,7 @@ TEST(Shmem, DumpAndRestore) {
   ImageStore store = ImageStore::in_memory();
   PagemapWriter writer(store, ImageKind::SHMEM_PAGEMAP, object.shmid);
   PageSnapshot snapshot(1 << 20);
-  snapshot.take_object(object.fd.get(), object.name, writer);
+  snapshot.store(snapshot.copy_object(object.fd.get(), object.name), writer);
   snapshot.finish();
   writer.close();
 

@@ -22,14 +22,10 @@ constexpr uint64_t align16(uint64_t n) {
   return (n + 15) & ~uint64_t{15};
 }
 
-bool read_exactly(int memory_fd, uint64_t address, void* out, size_t bytes) {
-  return pread(memory_fd, out, bytes, static_cast<off_t>(address)) == static_cast<ssize_t>(bytes);
-}
-
 // First address behind the ELF image that `m` maps whole (the vdso); 0 if it is not understood.
-uint64_t end_of_elf_image(const Mapping& m, int memory_fd) {
+uint64_t end_of_elf_image(const Mapping& m, const MemoryView& memory) {
   Elf64_Ehdr h;
-  if (!read_exactly(memory_fd, m.start, &h, sizeof h) || std::memcmp(h.e_ident, ELFMAG, SELFMAG) != 0) return 0;
+  if (!memory.read(m.start, &h, sizeof h) || std::memcmp(h.e_ident, ELFMAG, SELFMAG) != 0) return 0;
   // The section headers are the last thing in an image made by ld.
   const uint64_t end = m.start + h.e_shoff + uint64_t{h.e_shnum} * h.e_shentsize;
   return h.e_shoff != 0 && end <= m.end ? align16(end) : 0;
@@ -37,10 +33,10 @@ uint64_t end_of_elf_image(const Mapping& m, int memory_fd) {
 
 // Free (zero) bytes between `from` and `to`, `bytes` long. What a dead controller left stays untouched: a signal
 // handler may still return into it.
-uint64_t find_zeros(int memory_fd, uint64_t from, uint64_t to, size_t bytes) {
+uint64_t find_zeros(const MemoryView& memory, uint64_t from, uint64_t to, size_t bytes) {
   if (from == 0 || to - from < bytes || to - from > kLargestCode) return 0;
   std::vector<char> text(to - from);
-  if (!read_exactly(memory_fd, from, text.data(), text.size())) return 0;
+  if (!memory.read(from, text.data(), text.size())) return 0;
   size_t run = 0;
   for (size_t i = 0; i < text.size(); ++i) {
     run = text[i] == 0 ? run + 1 : 0;
@@ -61,9 +57,9 @@ bool begins_with(std::span<const std::byte> text, std::span<const std::byte> hea
 
 // What dead controllers left in a range: areas that their bootstraps map. A thread whose controller died right after it
 // was sent off still maps its area, but nobody writes the loop into that.
-void find_orphaned_areas(AddressRange where, int memory_fd, std::vector<uint64_t>& areas) {
+void find_orphaned_areas(AddressRange where, const MemoryView& memory, std::vector<uint64_t>& areas) {
   std::vector<std::byte> text(where.size_bytes());
-  if (!read_exactly(memory_fd, where.start, text.data(), text.size())) return;
+  if (!memory.read(where.start, text.data(), text.size())) return;
   const auto loop = arch::bootstrap_loop();
   for (size_t at = 0; at + loop.size() <= text.size(); at += 16)
     if (begins_with(std::span(text).subspan(at), loop))
@@ -73,22 +69,22 @@ void find_orphaned_areas(AddressRange where, int memory_fd, std::vector<uint64_t
 
 // Address ranges that hold only code of controllers, dead ones when a new one looks: the bytes behind the image of the
 // vdso, code areas with the loop in them, code areas that a bootstrap in one of these has mapped.
-std::vector<AddressRange> code_of_controllers(std::span<const Mapping> mappings, int memory_fd) {
+std::vector<AddressRange> code_of_controllers(std::span<const Mapping> mappings, const MemoryView& memory) {
   std::vector<AddressRange> out;
   std::vector<uint64_t> orphans;
   for (const Mapping& m : mappings) {
     if (m.name == "[vdso]") {
-      if (const uint64_t end = end_of_elf_image(m, memory_fd); end != 0) out.push_back({end, m.end});
+      if (const uint64_t end = end_of_elf_image(m, memory); end != 0) out.push_back({end, m.end});
     } else if (is_code_area_shape(m)) {
       std::vector<std::byte> head(arch::batch_loop().size());
-      if (read_exactly(memory_fd, m.start, head.data(), head.size()) && BatchArea::looks_like_code(head))
+      if (memory.read(m.start, head.data(), head.size()) && BatchArea::looks_like_code(head))
         out.push_back({m.start, m.end});
     }
   }
   for (size_t i = 0; i < out.size(); ++i) {
     if (out[i].size_bytes() > kLargestCode) continue;
     orphans.clear();
-    find_orphaned_areas(out[i], memory_fd, orphans);
+    find_orphaned_areas(out[i], memory, orphans);
     for (const Mapping& m : mappings)
       if (is_code_area_shape(m) && std::find(orphans.begin(), orphans.end(), m.start) != orphans.end() &&
           std::none_of(out.begin(), out.end(), [&](const AddressRange& r) { return r.start == m.start; }))
@@ -99,24 +95,23 @@ std::vector<AddressRange> code_of_controllers(std::span<const Mapping> mappings,
 
 // The padding between the end of a file's code and the end of its last page: behind the bytes that the program header
 // maps nothing in memory means anything.
-uint64_t find_hole_in_padding(std::span<const Mapping> mappings, int memory_fd, size_t bytes) {
+uint64_t find_hole_in_padding(std::span<const Mapping> mappings, const MemoryView& memory, size_t bytes) {
   for (const Mapping& code : mappings) {
     if (!code.exec || code.shared || code.inode == 0) continue;
     const auto first = std::find_if(mappings.begin(), mappings.end(), [&](const Mapping& m) {
       return m.offset == 0 && m.inode == code.inode && m.dev_major == code.dev_major && m.dev_minor == code.dev_minor;
     });
     Elf64_Ehdr h;
-    if (first == mappings.end() || !read_exactly(memory_fd, first->start, &h, sizeof h) ||
+    if (first == mappings.end() || !memory.read(first->start, &h, sizeof h) ||
         std::memcmp(h.e_ident, ELFMAG, SELFMAG) != 0 || h.e_phentsize != sizeof(Elf64_Phdr) || h.e_phnum > 64)
       continue;
     std::vector<Elf64_Phdr> headers(h.e_phnum);
-    if (!read_exactly(memory_fd, first->start + h.e_phoff, headers.data(), headers.size() * sizeof(Elf64_Phdr)))
-      continue;
+    if (!memory.read(first->start + h.e_phoff, headers.data(), headers.size() * sizeof(Elf64_Phdr))) continue;
     for (const Elf64_Phdr& p : headers) {
       if (p.p_type != PT_LOAD || (p.p_flags & PF_X) == 0 || p.p_filesz != p.p_memsz) continue;
       const uint64_t file_end = p.p_offset + p.p_filesz;
       if (file_end < code.offset || file_end >= code.offset + code.size_bytes()) continue;
-      if (const uint64_t at = find_zeros(memory_fd, align16(code.start + (file_end - code.offset)), code.end, bytes))
+      if (const uint64_t at = find_zeros(memory, align16(code.start + (file_end - code.offset)), code.end, bytes))
         return at;
     }
   }
@@ -125,14 +120,22 @@ uint64_t find_hole_in_padding(std::span<const Mapping> mappings, int memory_fd, 
 
 }  // namespace
 
-uint64_t find_bootstrap_hole(std::span<const Mapping> mappings, int memory_fd, size_t bytes) {
-  for (const auto& [from, to] : code_of_controllers(mappings, memory_fd))
-    if (const uint64_t at = find_zeros(memory_fd, from, to, bytes)) return at;
-  return find_hole_in_padding(mappings, memory_fd, bytes);
+bool MemoryView::read(uint64_t address, void* out, size_t bytes) const {
+  if (address >= address_ && bytes <= copy_.size() && address - address_ <= copy_.size() - bytes) {
+    std::memcpy(out, copy_.data() + (address - address_), bytes);
+    return true;
+  }
+  return pread(fd_, out, bytes, static_cast<off_t>(address)) == static_cast<ssize_t>(bytes);
 }
 
-std::vector<AddressRange> controller_code(std::span<const Mapping> mappings, int memory_fd) {
-  return code_of_controllers(mappings, memory_fd);
+uint64_t find_bootstrap_hole(std::span<const Mapping> mappings, const MemoryView& memory, size_t bytes) {
+  for (const auto& [from, to] : code_of_controllers(mappings, memory))
+    if (const uint64_t at = find_zeros(memory, from, to, bytes)) return at;
+  return find_hole_in_padding(mappings, memory, bytes);
+}
+
+std::vector<AddressRange> controller_code(std::span<const Mapping> mappings, const MemoryView& memory) {
+  return code_of_controllers(mappings, memory);
 }
 
 Borrowed::Borrowed(pid_t pid, std::string name, Tracee& leader, Fd memory)
@@ -182,8 +185,12 @@ void Borrowed::clear_bootstrap() {
     log_warning("{}: the bootstrap bytes stay behind", host_.describe());
 }
 
+size_t Borrowed::bootstrap_bytes() {
+  return arch::bootstrap_size(2);
+}
+
 void Borrowed::start_open(std::span<const Mapping> mappings, const Shape& shape, ReportSignal report) {
-  hole_ = find_bootstrap_hole(mappings, memory_.get(), arch::bootstrap_size(2));
+  hole_ = shape.hole != 0 ? shape.hole : find_bootstrap_hole(mappings, memory_.get(), bootstrap_bytes());
   const uint64_t address = shape.address != 0
                                ? shape.address
                                : find_free_range(mappings, BatchArea::bytes_for(shape.slots, shape.first_slot_bytes,

@@ -23,6 +23,7 @@ class Borrowed {
     size_t first_slot_bytes = 16384;
     size_t other_slot_bytes = 4096;
     uint64_t address = 0;  // where the area goes; 0: any free range
+    uint64_t hole = 0;  // where its bootstrap goes, by find_bootstrap_hole() of bootstrap_bytes() bytes; 0: looked for
   };
 
   // `leader` is stopped with its own state saved and outlives this object. `mappings`: all of the process, ascending.
@@ -34,6 +35,7 @@ class Borrowed {
 
   // Makes the area. Throws NO_ROOM_FOR_BATCH, BATCH_CALL_FAILED.
   void start_open(std::span<const Mapping> mappings, const Shape& shape, ReportSignal report);
+  static size_t bootstrap_bytes();
   void finish_open(StopWaiter& waiter);
 
   // Every other thread has been given back. Afterwards the leader has its own registers too.
@@ -59,11 +61,27 @@ class Borrowed {
   bool open_ = false;
 };
 
+// A task's memory as it is read in search of code: through /proc/PID/mem, or from a copy of one piece (the vdso).
+class MemoryView {
+ public:
+  MemoryView(int memory_fd) : fd_(memory_fd) {}
+  // `copy` is that of the bytes at `address`; it outlives the view.
+  MemoryView(int memory_fd, uint64_t address, std::span<const std::byte> copy)
+      : fd_(memory_fd), address_(address), copy_(copy) {}
+  // False if not all can be read.
+  bool read(uint64_t address, void* out, size_t bytes) const;
+
+ private:
+  int fd_;
+  uint64_t address_ = 0;
+  std::span<const std::byte> copy_;
+};
+
 // A place for `bytes` of bootstrap code: free bytes behind the end of the vdso image, else in the spare room of an area
-// that a dead controller left. 0 if there is none. Reads the task's memory through `memory_fd`.
-uint64_t find_bootstrap_hole(std::span<const Mapping> mappings, int memory_fd, size_t bytes);
+// that a dead controller left. 0 if there is none.
+uint64_t find_bootstrap_hole(std::span<const Mapping> mappings, const MemoryView& memory, size_t bytes);
 
 // Address ranges that hold only code of controllers that died: a thread there is healing.
-std::vector<AddressRange> controller_code(std::span<const Mapping> mappings, int memory_fd);
+std::vector<AddressRange> controller_code(std::span<const Mapping> mappings, const MemoryView& memory);
 
 }  // namespace stasis
