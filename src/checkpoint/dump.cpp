@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdio>
 #include <functional>
 #include <map>
@@ -98,9 +99,11 @@ class Checkpoint {
 
   void warm_up(std::span<const pid_t> pids) {
     std::vector<std::function<void()>> jobs;
-    for (pid_t pid : pids) jobs.emplace_back([pid] { warm_proc(pid); });
+    std::atomic<size_t> mappings{0};
+    for (pid_t pid : pids) jobs.emplace_back([pid, &mappings] { mappings += warm_proc(pid); });
     workers_.start(std::move(jobs));
     workers_.finish();
+    if (mappings >= kManyMappings) mapping_reader_ = MappingReader::open();
   }
 
   // What the tasks have of their own, as far as it can be told while they run.
@@ -123,7 +126,7 @@ class Checkpoint {
     for (SeizedProcess& s : seized_) {
       if (s.threads.empty()) continue;
       processes_.push_back(std::make_unique<FrozenProcess>(s));
-      processes_.back()->add_jobs(jobs, seized_.size() <= 2);
+      processes_.back()->add_jobs(jobs, seized_.size() <= 2, mapping_reader_.get());
     }
     check_root_lives();
     workers_.start(std::move(jobs));
@@ -452,6 +455,7 @@ class Checkpoint {
   KernelIdTable ids_;
   FileTable files_;
   SharedObjects shared_;
+  std::unique_ptr<MappingReader> mapping_reader_;
   PageSnapshot snapshot_;
   std::vector<PageCopy> copies_;  // of the processes, then of the shared objects
   std::vector<std::unique_ptr<PagemapWriter>> writers_;

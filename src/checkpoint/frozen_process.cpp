@@ -34,11 +34,15 @@ thread_local ProcBuffer scratch;
 
 }  // namespace
 
-void warm_proc(pid_t pid) noexcept {
+size_t warm_proc(pid_t pid) noexcept {
   constexpr const char* kFiles[] = {"smaps", "stat", "status", "mem", "pagemap",
                                     "exe",   "cwd",  "root",   "fd",  "timens_offsets"};
   try {
     const ProcDir dir(pid);
+    const Fd maps = dir.open("maps", O_RDONLY);
+    char text[65536];
+    ssize_t bytes = 0;
+    for (ssize_t n; (n = ::read(maps.get(), text + bytes, sizeof text - static_cast<size_t>(bytes))) > 0;) bytes += n;
     dir.warm(kFiles);
     dir.warm(task_object_files());
     (void)dir.fds();
@@ -48,8 +52,10 @@ void warm_proc(pid_t pid) noexcept {
       const char* const names[] = {stat.c_str(), status.c_str()};
       dir.warm(names);
     }
+    // A full buffer tells that there are many, not how many.
+    return bytes == sizeof text ? kManyMappings : static_cast<size_t>(std::count(text, text + bytes, '\n'));
   } catch (const Error&) {
-    // It has ended, or will be refused with a reason.
+    return 0;  // it has ended, or will be refused with a reason
   }
 }
 
@@ -61,7 +67,9 @@ LookView FrozenProcess::view(FrozenThread& t, const DumpOptions& options) {
   return {options, pid(), t.tracee->tid(), *t.tracee, t.stat, t.status, proc, describe()};
 }
 
-void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs, bool few_processes) {
+void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs, bool few_processes,
+                             MappingReader* mapping_reader) {
+  mapping_reader_ = mapping_reader;
   if (seized->threads.front().tid() != pid())
     throw Error(Reason::UNSUPPORTED_STATE, "its main thread has ended while others run on")
         .object(fmt::format("pid {}", pid()))
@@ -93,8 +101,12 @@ void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs, bool few_
 }
 
 void FrozenProcess::read_mappings(ProcDir& dir) {
-  mappings.clear();
-  parse_smaps(dir.read("smaps", scratch), mappings);
+  if (mapping_reader_ != nullptr) {
+    mapping_reader_->read(dir, scratch, mappings);
+  } else {
+    mappings.clear();
+    parse_smaps(dir.read("smaps", scratch), mappings);
+  }
   vmas = classify(mappings);
 }
 

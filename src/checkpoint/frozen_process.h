@@ -8,6 +8,7 @@
 
 #include "base/address_range.h"
 #include "checkpoint/kernel_ids.h"
+#include "kernel/mapping_reader.h"
 #include "kernel/proc.h"
 #include "memory/vma.h"
 #include "objects/files/file_table.h"
@@ -17,8 +18,11 @@
 
 namespace stasis {
 
-// Before the freeze: looks up what will be read of a process while it is frozen.
-void warm_proc(pid_t pid) noexcept;
+// Before the freeze: looks up what will be read of a process while it is frozen. How many mappings it has,
+// kManyMappings if more than some hundred. Below that number in all, reading smaps costs less than getting a
+// MappingReader ready.
+inline constexpr size_t kManyMappings = 1500;
+size_t warm_proc(pid_t pid) noexcept;
 
 struct FrozenThread {
   explicit FrozenThread(Tracee& t) : tracee(&t), states(Scope::thread) {}
@@ -40,7 +44,8 @@ struct FrozenProcess {
   // nothing but this object), while the tracing thread reads registers. Then, when both are done, the rest: threads
   // that are healing from a controller that died are let finish first; throws UNSUPPORTED_STATE and the like for what
   // cannot be saved.
-  void add_jobs(std::vector<std::function<void()>>& jobs, bool few_processes);
+  // `mapping_reader` may be null.
+  void add_jobs(std::vector<std::function<void()>>& jobs, bool few_processes, MappingReader* mapping_reader);
   void read_registers();
   void look(const DumpOptions& options, StopWaiter& waiter);
 
@@ -83,6 +88,7 @@ struct FrozenProcess {
   LookView view(FrozenThread& thread, const DumpOptions& options);
 
   Fd memory_;  // /proc/PID/mem, until it is borrowed
+  MappingReader* mapping_reader_ = nullptr;
   std::vector<AddressRange> controllers_;
   uint64_t hole_ = 0;
   std::unique_ptr<Borrowed> borrowed_;
