@@ -16,15 +16,20 @@ bool says_nothing(const pb::extension_task& task) {
   return !task.has_thread() && !task.has_process() && !task.has_mm();
 }
 
+// Fields that a later version has added; the lite runtime keeps them as bytes.
 template <class Message>
 bool known(const Message& m) {
   return m.unknown_fields().empty();
 }
+template <class Messages>
+bool each_known(const Messages& all) {
+  return std::all_of(all.begin(), all.end(), [](const auto& m) { return known(m); });
+}
 
-// Fields that a later version has added; the lite runtime keeps them as bytes.
 bool all_known(const pb::extension_task& task) {
-  return known(task) && known(task.thread()) && known(task.process()) && known(task.mm()) &&
-         std::all_of(task.mm().vmas().begin(), task.mm().vmas().end(), known<pb::extension_vma>);
+  const pb::extension_thread& thread = task.thread();
+  return known(task) && known(thread) && known(thread.numa()) && each_known(thread.speculation()) &&
+         known(thread.deadline()) && known(task.process()) && known(task.mm()) && each_known(task.mm().vmas());
 }
 
 [[noreturn]] void of_the_future(const std::string& shown_name) {

@@ -131,6 +131,16 @@ uint32_t parse_coredump_filter(std::string_view text) {
   return single_number<uint32_t>(text, "coredump_filter", 16);
 }
 
+std::optional<int> parse_autogroup_nice(std::string_view text) {
+  // "/autogroup-42 nice 5"
+  text = proc_text::trim(text);
+  if (text.empty()) return std::nullopt;
+  Cursor c(text, "autogroup");
+  c.skip_words(1);
+  if (c.word() != "nice") c.fail("a word is missing");
+  return c.number<int>();
+}
+
 uint64_t parse_timerslack(std::string_view text) {
   return single_number<uint64_t>(text, "timerslack_ns");
 }

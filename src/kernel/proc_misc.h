@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -60,6 +61,8 @@ uint32_t parse_personality(std::string_view text);      // hexadecimal
 uint32_t parse_loginuid(std::string_view text);         // 4294967295: unset
 int parse_oom_score_adj(std::string_view text);         // -1000 .. 1000
 uint32_t parse_coredump_filter(std::string_view text);  // hexadecimal
-uint64_t parse_timerslack(std::string_view text);       // nanoseconds
+// The nice value of /proc/PID/autogroup; nothing when the task is in none.
+std::optional<int> parse_autogroup_nice(std::string_view text);
+uint64_t parse_timerslack(std::string_view text);  // nanoseconds
 
 }  // namespace stasis

@@ -123,6 +123,14 @@ int sched_setattr(pid_t tid, const uapi::sched_attr& attr) noexcept {
   return static_cast<int>(raw(SYS_sched_setattr, tid, &attr, 0u));
 }
 
+int ioprio_get(pid_t tid) noexcept {
+  return static_cast<int>(raw(SYS_ioprio_get, 1, tid));  // IOPRIO_WHO_PROCESS
+}
+
+int ioprio_set(pid_t tid, uint32_t priority) noexcept {
+  return static_cast<int>(raw(SYS_ioprio_set, 1, tid, priority));
+}
+
 int prlimit64(pid_t pid, int resource, const rlimit64* new_limit, rlimit64* old_limit) noexcept {
   return static_cast<int>(raw(SYS_prlimit64, pid, resource, new_limit, old_limit));
 }

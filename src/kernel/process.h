@@ -64,6 +64,9 @@ int ptrace_syscall_user_dispatch(pid_t tid, uapi::ptrace_sud_config& out) noexce
 
 int sched_getattr(pid_t tid, uapi::sched_attr& out) noexcept;
 int sched_setattr(pid_t tid, const uapi::sched_attr& attr) noexcept;
+// Of one thread, as IOPRIO_PRIO_VALUE() makes it.
+int ioprio_get(pid_t tid) noexcept;
+int ioprio_set(pid_t tid, uint32_t priority) noexcept;
 // Null pointers skip that direction. 64-bit limits on every architecture.
 int prlimit64(pid_t pid, int resource, const rlimit64* new_limit, rlimit64* old_limit) noexcept;
 

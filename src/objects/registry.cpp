@@ -4,13 +4,22 @@
 #include "objects/files/regular.h"
 #include "objects/files/tty.h"
 #include "objects/task/alt_stack.h"
+#include "objects/task/autogroup.h"
 #include "objects/task/child_subreaper.h"
+#include "objects/task/core_dump_filter.h"
 #include "objects/task/cpu_affinity.h"
 #include "objects/task/credentials.h"
+#include "objects/task/deny_write_execute.h"
 #include "objects/task/dumpable.h"
+#include "objects/task/instruction_faults.h"
 #include "objects/task/interval_timers.h"
+#include "objects/task/io_flusher.h"
+#include "objects/task/io_priority.h"
 #include "objects/task/login_uid.h"
+#include "objects/task/machine_check_policy.h"
 #include "objects/task/membarrier.h"
+#include "objects/task/memory_merge.h"
+#include "objects/task/numa_policy.h"
 #include "objects/task/oom_score.h"
 #include "objects/task/parent_death_signal.h"
 #include "objects/task/pending_signals.h"
@@ -24,10 +33,12 @@
 #include "objects/task/scheduling.h"
 #include "objects/task/signal_actions.h"
 #include "objects/task/signal_mask.h"
+#include "objects/task/speculation.h"
 #include "objects/task/task_state.h"
 #include "objects/task/thp_disable.h"
 #include "objects/task/thread_name.h"
 #include "objects/task/tid_address.h"
+#include "objects/task/timer_slack.h"
 #include "objects/task_object.h"
 
 namespace stasis {
@@ -50,7 +61,12 @@ const std::vector<TaskObject>& task_objects() {
       task_object<ResourceLimits>(),         // from outside, when files and mappings are there (O-50)
       task_object<OomScore>(),               // from outside (O-52)
       task_object<ChildSubreaper>(),         // the tree stands (O-60)
+      task_object<MemoryMerge>(),            // the mappings are there; needs CAP_SYS_RESOURCE
+      task_object<CoreDumpFilter>(),         // from outside
+      task_object<Autogroup>(),              // from outside
       task_object<Dumpable>(),               // finished after all credentials (O-59)
+
+      task_object<DenyWriteExecute>(),       // the last call: nothing is mapped after it
 
       // ---- each thread: settled by itself ----
       task_object<Rseq>(),          // looked at before the registers: it takes the thread out of a section (O-66)
@@ -63,6 +79,13 @@ const std::vector<TaskObject>& task_objects() {
       task_object<ThreadName>(),
       task_object<Scheduling>(),            // from outside
       task_object<CpuAffinity>(),           // from outside
+      task_object<IoPriority>(),            // from outside
+      task_object<NumaPolicy>(),
+      task_object<TimerSlack>(),  // a real-time policy takes it away
+      task_object<MachineCheckPolicy>(),
+      task_object<IoFlusher>(),  // needs CAP_SYS_RESOURCE
+      task_object<InstructionFaults>(),
+      task_object<Speculation>(),
       task_object<ThreadPendingSignals>(),  // all signals are blocked (O-54)
       task_object<Credentials>(),           // privileges end here (O-57, O-58)
       task_object<ParentDeathSignal>(),     // a change of credentials clears it (O-59)

@@ -37,6 +37,37 @@ def case_bound_restorer(session):
     restored_under(session, "nice_sched", ("taskset", "-c", str(cpu)))
 
 
+# Other values than the defaults for everything that a new task inherits.
+UNUSUAL = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+prctl = lambda *arguments: libc.prctl(*(list(arguments) + [0] * (5 - len(arguments))))
+prctl(29, 777)         # PR_SET_TIMERSLACK
+prctl(33, 1, 1)        # PR_MCE_KILL: early
+prctl(57, 1)           # PR_SET_IO_FLUSHER
+prctl(67, 1)           # PR_SET_MEMORY_MERGE
+libc.syscall(251, 1, 0, 3 << 13)                        # ioprio_set: idle
+libc.syscall(238, 2, ctypes.byref(ctypes.c_ulong(1)), ctypes.c_ulong(65))  # set_mempolicy: MPOL_BIND to node 0
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+os.nice(3)
+open("/proc/self/coredump_filter", "w").write("0x2")
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def case_unusual_restorer(session):
+    """Nothing of the restorer's own attributes is handed on."""
+    for number, name in enumerate(("thread_attributes", "process_attributes", "task_flags")):
+        subject = session.subject(name, directory=name)
+        before = procview.snapshot(subject.pid)
+        images = session.path(f"images{number}")
+        session.dump(subject.pid, images)
+        session.wait_gone(subject.pid)
+        session.restore(images, "-d", wrapper=(sys.executable, "-c", UNUSUAL))
+        procview.compare(before, procview.snapshot(subject.pid), "after an unusual restore")
+        subject.finish()
+
+
 def without_extension(images):
     """Makes it a dump of another program."""
     os.unlink(os.path.join(images, "extension.img"))

@@ -8,13 +8,13 @@ namespace stasis {
 
 namespace {
 
-const CpuSet& online() {
-  static const CpuSet cpus = online_cpus();
+const NumberSet& online() {
+  static const NumberSet cpus = online_cpus();
   return cpus;
 }
 
-CpuSet affinity_of(pid_t tid) {
-  CpuSet cpus;
+NumberSet affinity_of(pid_t tid) {
+  NumberSet cpus;
   fail_if(get_affinity(tid, cpus), "the processors it may run on cannot be read");
   return cpus;
 }
@@ -28,7 +28,7 @@ void CpuAffinity::prepare() {
 void CpuAffinity::look(const LookView& view, State& state) {
   state.told = true;
   state.cpus = affinity_of(view.tid);
-  if (state.cpus.contains(online())) state.cpus = CpuSet();
+  if (state.cpus.contains(online())) state.cpus = NumberSet();
 }
 
 void CpuAffinity::encode_extension(const State& state, pb::extension_task& task) {
@@ -41,16 +41,16 @@ void CpuAffinity::decode_extension(const pb::extension_task& task, State& state)
   const auto& words = task.thread().cpu_affinity();
   state.told = true;
   if (words.empty()) return;
-  state.cpus = CpuSet({words.data(), static_cast<size_t>(words.size())});
-  if (state.cpus.empty() || state.cpus.words().size() > CpuSet::kMostWords)
+  state.cpus = NumberSet({words.data(), static_cast<size_t>(words.size())});
+  if (state.cpus.empty() || state.cpus.words().size() > NumberSet::kMostWords)
     throw Error(Reason::IMAGE_CORRUPT, "the set of processors makes no sense");
 }
 
 void CpuAffinity::apply(const State& state, const SettleView& view) {
   if (!state.told || view.options.cpu_affinity == CpuAffinityChoice::inherit) return;
-  const CpuSet now = affinity_of(view.tid);
+  const NumberSet now = affinity_of(view.tid);
   if (state.cpus.empty() ? now.contains(online()) : now == state.cpus) return;
-  const int result = set_affinity(view.tid, state.cpus.empty() ? CpuSet::all() : state.cpus);
+  const int result = set_affinity(view.tid, state.cpus.empty() ? NumberSet::all() : state.cpus);
   if (result == -EINVAL)
     throw Error(Reason::RESTORE_CALL_FAILED, "none of the processors that it was bound to can be used here")
         .object(view.who)

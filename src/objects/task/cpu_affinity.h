@@ -1,7 +1,7 @@
 // The processors that a thread may run on (sched_setaffinity(2)).
 #pragma once
 
-#include "kernel/cpu_set.h"
+#include "kernel/number_set.h"
 #include "objects/task_object.h"
 
 namespace stasis {
@@ -11,7 +11,7 @@ struct CpuAffinity {
   static constexpr Scope scope = Scope::thread;
   struct State {
     bool told = false;  // false: what the task inherits stays
-    CpuSet cpus;        // empty: all
+    NumberSet cpus;     // empty: all
   };
   static void prepare();
   static void look(const LookView& view, State& state);

@@ -1,7 +1,6 @@
 #include "objects/task/refused_state.h"
 
 #include <fmt/format.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <optional>
@@ -48,10 +47,6 @@ void RefusedThreadState::look(const LookView& view, State&) {
                   "dump it before it enters seccomp mode, or run it without (for a container: an unconfined profile)");
   if (view.status.x86_shadow_stack)
     throw refused("it uses a shadow stack", "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off");
-  // PR_GET_IO_FLUSHER needs a capability; PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE tell the same.
-  constexpr uint32_t kIoFlusher = 0x00180000;
-  if ((view.stat.flags & kIoFlusher) == kIoFlusher)
-    throw refused("it is marked as an I/O flusher (PR_SET_IO_FLUSHER)", "clear the mark before the dump");
   uapi::ptrace_sud_config dispatch;
   // Kernels before 6.4 do not tell.
   if (ptrace_syscall_user_dispatch(view.tid, dispatch) == 0 && dispatch.mode != 0)
@@ -75,15 +70,6 @@ void RefusedProcessState::look(const LookView& view, State&) {
   if (label != own_confinement())
     throw refused(fmt::format("it is confined by a security module as \"{}\"", label.value_or("")),
                   "run it unconfined, or run this program under the same label");
-}
-
-void RefusedProcessState::ask(const LookView&, SyscallBatch& batch, Ask& ask, State&) {
-  ask.mdwe = batch.call(SYS_prctl, {uapi::pr_get_mdwe, 0, 0, 0, 0});  // EINVAL before 6.3
-}
-
-void RefusedProcessState::answer(const SyscallBatch& batch, const Ask& ask, State&) {
-  if (batch.result(ask.mdwe) > 0)
-    throw refused("it refuses executable memory (PR_SET_MDWE)", "run it without MemoryDenyWriteExecute");
 }
 
 void RefusedProcessState::decode(const pb::core_entry& core, State&) {

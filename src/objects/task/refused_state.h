@@ -6,7 +6,7 @@
 
 namespace stasis {
 
-// Seccomp, shadow stack, system call dispatch, I/O flusher.
+// Seccomp, shadow stack, system call dispatch.
 struct RefusedThreadState {
   static constexpr std::string_view name = "thread state that is not saved";
   static constexpr Scope scope = Scope::thread;
@@ -15,18 +15,13 @@ struct RefusedThreadState {
   static void decode(const pb::core_entry& core, State& state);
 };
 
-// Refusal of executable memory (PR_SET_MDWE), confinement by a security module.
+// Confinement by a security module.
 struct RefusedProcessState {
   static constexpr std::string_view name = "process state that is not saved";
   static constexpr Scope scope = Scope::process;
   struct State {};
-  struct Ask {
-    SyscallBatch::Call mdwe;
-  };
   static void prepare();
   static void look(const LookView& view, State& state);
-  static void ask(const LookView& view, SyscallBatch& batch, Ask& ask, State& state);
-  static void answer(const SyscallBatch& batch, const Ask& ask, State& state);
   static void decode(const pb::core_entry& core, State& state);
 };
 

@@ -83,7 +83,6 @@ TEST(Scheduling, RefusesNonsense) {
   EXPECT_REASON(Reason::IMAGE_CORRUPT, round_trip<Scheduling>({.policy = 8}));
   EXPECT_REASON(Reason::IMAGE_CORRUPT, round_trip<Scheduling>({.nice = 20}));
   EXPECT_REASON(Reason::IMAGE_CORRUPT, round_trip<Scheduling>({.priority = 100}));
-  EXPECT_REASON(Reason::IMAGE_UNSUPPORTED, round_trip<Scheduling>({.policy = 6}));
 }
 
 TEST(ProcessObjects, GoThroughAnImage) {

@@ -3,9 +3,14 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-#include "base/error.h"
-
 namespace stasis {
+
+namespace {
+
+// The answer to PR_GET_THP_DISABLE. The second bit is the flag that PR_SET_THP_DISABLE takes (6.18).
+constexpr int kDisabled = 1, kExceptAdvised = 2;
+
+}  // namespace
 
 void ThpDisable::ask(const LookView&, SyscallBatch& batch, Ask& ask, State&) {
   ask.value = batch.must(SYS_prctl, {PR_GET_THP_DISABLE, 0, 0, 0, 0});
@@ -13,17 +18,22 @@ void ThpDisable::ask(const LookView&, SyscallBatch& batch, Ask& ask, State&) {
 
 void ThpDisable::answer(const SyscallBatch& batch, const Ask& ask, State& state) {
   const int64_t value = batch.result(ask.value);
-  // 3: declined except where advised (6.18); images can tell yes and no only.
-  if (value > 1)
-    throw Error(Reason::UNSUPPORTED_STATE, "it declines transparent huge pages except where it advises them")
-        .remedy("clear PR_SET_THP_DISABLE before the dump");
-  state.disabled = value == 1;
+  state = {.disabled = (value & kDisabled) != 0, .except_advised = (value & kExceptAdvised) != 0};
+}
+
+void ThpDisable::encode_extension(const State& state, pb::extension_task& task) {
+  if (state.except_advised) task.mutable_mm()->set_thp_disable_except_advised(true);
+}
+
+void ThpDisable::decode_extension(const pb::extension_task& task, State& state) {
+  state.except_advised = task.mm().thp_disable_except_advised();
 }
 
 void ThpDisable::settle(const State& state, const SettleView&, SyscallBatch& batch) {
   // New tasks inherit what this program was started with.
-  if (state.disabled != (prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1))
-    batch.must(SYS_prctl, {PR_SET_THP_DISABLE, state.disabled ? 1 : 0, 0, 0, 0});
+  const int own = prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0);
+  const int wanted = state.disabled ? kDisabled | (state.except_advised ? kExceptAdvised : 0) : 0;
+  if (wanted != own) batch.must(SYS_prctl, {PR_SET_THP_DISABLE, wanted & kDisabled, wanted & kExceptAdvised, 0, 0});
 }
 
 }  // namespace stasis
