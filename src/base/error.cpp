@@ -56,7 +56,8 @@ std::string errno_text(int error_number) {
   return fmt::format("{} ({})", text, name);
 }
 
-Error::Error(Reason reason, std::string what_failed) : reason_(reason), what_failed_(std::move(what_failed)) {
+Error::Error(Reason reason, std::string what_failed, SourcePlace place)
+    : reason_(reason), place_(place), what_failed_(std::move(what_failed)) {
   refresh();
 }
 
@@ -114,8 +115,8 @@ void Error::refresh() {
   what_ = cause();
 }
 
-void throw_errno(std::string_view what_failed, Reason reason) {
-  throw Error(reason, std::string(what_failed)).error_number(errno);
+void throw_errno(std::string_view what_failed, Reason reason, SourcePlace place) {
+  throw Error(reason, std::string(what_failed), place).error_number(errno);
 }
 
 }  // namespace stasis

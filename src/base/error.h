@@ -12,6 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/source_place.h"
+
 namespace stasis {
 
 enum class Reason {
@@ -34,8 +36,9 @@ std::string errno_text(int error_number);
 
 class Error : public std::exception {
  public:
-  // `what_failed` is a clause without a final stop: "cannot open the image directory".
-  Error(Reason reason, std::string what_failed);
+  // `what_failed` is a clause without a final stop: "cannot open the image directory". A helper that makes errors for
+  // others passes the place of its own caller on.
+  Error(Reason reason, std::string what_failed, SourcePlace place = SourcePlace::here());
 
   // The setters return *this as an rvalue so that a throw expression can chain them.
   Error&& error_number(int value) &&;
@@ -56,6 +59,8 @@ class Error : public std::exception {
   const std::string& object() const noexcept { return object_; }
   const std::string& remedy() const noexcept { return remedy_; }
   const std::vector<std::string>& contexts() const noexcept { return contexts_; }
+  // Where in the source it was made.
+  const SourcePlace& place() const noexcept { return place_; }
 
   // Cause in one line, without code and remedy:
   // "saving files of pid 42 (x): fd 7 socket:[4711]: cannot ...: Permission denied (EACCES)".
@@ -68,6 +73,7 @@ class Error : public std::exception {
   void refresh();
 
   Reason reason_;
+  SourcePlace place_;
   int errno_ = 0;
   std::string what_failed_;
   std::string object_;
@@ -78,13 +84,15 @@ class Error : public std::exception {
 
 // Throws Reason::SYSTEM (or another) with the current errno when `result` is negative; else returns it.
 template <class T>
-T check(T result, std::string_view what_failed, Reason reason = Reason::SYSTEM);
+T check(T result, std::string_view what_failed, Reason reason = Reason::SYSTEM,
+        SourcePlace place = SourcePlace::here());
 
-[[noreturn]] void throw_errno(std::string_view what_failed, Reason reason = Reason::SYSTEM);
+[[noreturn]] void throw_errno(std::string_view what_failed, Reason reason = Reason::SYSTEM,
+                              SourcePlace place = SourcePlace::here());
 
 template <class T>
-T check(T result, std::string_view what_failed, Reason reason) {
-  if (result < 0) throw_errno(what_failed, reason);
+T check(T result, std::string_view what_failed, Reason reason, SourcePlace place) {
+  if (result < 0) throw_errno(what_failed, reason, place);
   return result;
 }
 

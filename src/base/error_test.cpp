@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <set>
 
+#include "base/test_error.h"
+
 namespace stasis {
 namespace {
 
@@ -28,6 +30,18 @@ TEST(Error, TellsCauseFromTheOutsideIn) {
         "dump: saving memory of pid 42: pages-1.img: cannot write: No space left on device (ENOSPC) [IMAGE_WRITE]\n"
         "What to do: free some space");
   }
+}
+
+TEST(Error, RemembersWhereItWasMade) {
+  const int line = __LINE__ + 1;
+  const Error here(Reason::SYSTEM, "x");
+  EXPECT_EQ(here.place().file(), "error_test.cpp");
+  EXPECT_EQ(here.place().line, line);
+  // Through helpers: the place of their caller.
+  const int checked = __LINE__ + 1;
+  const Error failed = error_of([] { check(-1, "x"); });
+  EXPECT_EQ(failed.place().file(), "error_test.cpp");
+  EXPECT_EQ(failed.place().line, checked);
 }
 
 TEST(Error, DefaultsDoNotOverrideWhatIsCloserToTheCause) {

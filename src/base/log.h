@@ -25,7 +25,7 @@ void flush();
 
 inline bool enabled(Level wanted);
 void write_line(Level level, std::string_view text);
-// "Error (file:line): text" and "Warn  (file:line): text".
+// "Error (file:line): text", for the one error that ends a run, and "Warn  (file:line): text".
 void write_marked(Level level, std::string_view file, int line, std::string_view text);
 // Forgets every line and closes the target; for tests and forked helpers.
 void reset();
@@ -50,9 +50,4 @@ inline bool enabled(Level wanted) {
   do {                                                                                                                 \
     if (::stasis::log::enabled(::stasis::log::Level::warning))                                                         \
       ::stasis::log::write_marked(::stasis::log::Level::warning, __FILE_NAME__, __LINE__, ::fmt::format(__VA_ARGS__)); \
-  } while (false)
-#define log_error(...)                                                                                               \
-  do {                                                                                                               \
-    if (::stasis::log::enabled(::stasis::log::Level::error))                                                         \
-      ::stasis::log::write_marked(::stasis::log::Level::error, __FILE_NAME__, __LINE__, ::fmt::format(__VA_ARGS__)); \
   } while (false)

@@ -31,7 +31,7 @@ void print(FILE* stream, const std::string& text) {
 void report(const Error& error, const LogPlace& log) {
   const bool log_is_file = log.open && !log.name.empty();
   const bool logged = log.open && log::enabled(log::Level::error);
-  if (logged) log_error("{}", error.report());
+  if (logged) log::write_marked(log::Level::error, error.place().file(), error.place().line, error.report());
   if (logged && !log_is_file) return;
   std::string text = "stasis: " + error.report() + "\n";
   if (log_is_file) text += fmt::format("Log: {}\n", log.name);

@@ -187,7 +187,7 @@ TEST_F(RunTest, TheLogExistsEvenIfTheRunFailsEarly) {
   std::filesystem::create_directory(directory_ + "/place");
   const Outcome outcome = run_words("check -o my.log -D " + directory_ + "/absent -W " + directory_ + "/place");
   EXPECT_EQ(outcome.status, 1);
-  EXPECT_NE(file("place/my.log").find("Error (run.cpp:"), std::string::npos) << file("place/my.log");
+  EXPECT_NE(file("place/my.log").find("Error (workplace.cpp:"), std::string::npos) << file("place/my.log");
   EXPECT_NE(outcome.err.find("Log: " + directory_ + "/place/my.log\n"), std::string::npos) << outcome.err;
 }
 
@@ -197,7 +197,7 @@ TEST_F(RunTest, OneErrorToBothPlaces) {
   EXPECT_EQ(outcome.status, 1);
   EXPECT_EQ(outcome.err,
             "stasis: pid 42: cannot find it [NO_SUCH_TASK]\nWhat to do: look again\nLog: " + directory_ + "/my.log\n");
-  EXPECT_TRUE(file("my.log").starts_with("Error (run.cpp:")) << file("my.log");
+  EXPECT_TRUE(file("my.log").starts_with("Error (run_test.cpp:")) << file("my.log");
   EXPECT_NE(file("my.log").find("): pid 42: cannot find it [NO_SUCH_TASK]\nWhat to do: look again\n"),
             std::string::npos);
 }
@@ -205,7 +205,7 @@ TEST_F(RunTest, OneErrorToBothPlaces) {
 TEST_F(RunTest, OneErrorIfTheLogIsStandardError) {
   NEEDS_ROOT();
   const Outcome outcome = run_in_images("dump -t 42", kFailing);
-  EXPECT_TRUE(outcome.err.starts_with("Error (run.cpp:")) << outcome.err;
+  EXPECT_TRUE(outcome.err.starts_with("Error (run_test.cpp:")) << outcome.err;
   EXPECT_EQ(outcome.err.find("cannot find it"), outcome.err.rfind("cannot find it"));
   // A silent log does not make the run silent.
   EXPECT_TRUE(run_in_images("dump -t 42 -v0", kFailing).err.starts_with("stasis: pid 42"));

@@ -125,8 +125,8 @@ void RecordDecoder::expect_end() const {
       .remedy(damaged_remedy);
 }
 
-void RecordDecoder::corrupt(std::string what_failed) const {
-  throw Error(Reason::IMAGE_CORRUPT, fmt::format("{} (at offset {})", what_failed, record_offset_))
+void RecordDecoder::corrupt(std::string what_failed, SourcePlace place) const {
+  throw Error(Reason::IMAGE_CORRUPT, fmt::format("{} (at offset {})", what_failed, record_offset_), place)
       .object(shown_name_)
       .remedy(damaged_remedy);
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/source_place.h"
 #include "image/kinds.h"
 
 namespace google::protobuf {
@@ -45,7 +46,7 @@ class RecordDecoder {
   void expect_end() const;
 
   // For callers that find a record's content wrong: IMAGE_CORRUPT at the record decoded last.
-  [[noreturn]] void corrupt(std::string what_failed) const;
+  [[noreturn]] void corrupt(std::string what_failed, SourcePlace place = SourcePlace::here()) const;
 
   uint64_t offset() const { return offset_; }
   const std::string& shown_name() const { return shown_name_; }

@@ -69,7 +69,9 @@ class ImageReader {
   std::string_view raw(uint64_t size_bytes) { return decoder_.raw(size_bytes); }
   std::string_view rest() { return decoder_.rest(); }
   void expect_end() const { decoder_.expect_end(); }
-  [[noreturn]] void corrupt(std::string what_failed) const { decoder_.corrupt(std::move(what_failed)); }
+  [[noreturn]] void corrupt(std::string what_failed, SourcePlace place = SourcePlace::here()) const {
+    decoder_.corrupt(std::move(what_failed), place);
+  }
   uint64_t offset() const { return decoder_.offset(); }
   // "images/core-42.img"
   const std::string& shown_name() const { return decoder_.shown_name(); }

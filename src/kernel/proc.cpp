@@ -18,13 +18,15 @@ namespace stasis {
 
 namespace proc_text {
 
-void bad(std::string_view file, std::string_view why, std::string_view sample) {
+void bad(std::string_view file, std::string_view why, std::string_view sample, SourcePlace place) {
   constexpr size_t longest = 60;
   std::string shown(sample.substr(0, longest));
   for (char& c : shown)
     if (static_cast<unsigned char>(c) < ' ') c = ' ';
-  throw Error(Reason::PROC_TEXT, fmt::format("cannot understand {}: {} in \"{}{}\"", file, why, shown,
-                                             sample.size() > longest ? "..." : ""));
+  throw Error(
+      Reason::PROC_TEXT,
+      fmt::format("cannot understand {}: {} in \"{}{}\"", file, why, shown, sample.size() > longest ? "..." : ""),
+      place);
 }
 
 }  // namespace proc_text

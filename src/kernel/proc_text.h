@@ -5,10 +5,13 @@
 #include <optional>
 #include <string_view>
 
+#include "base/source_place.h"
+
 namespace stasis::proc_text {
 
 // Throws Error(PROC_TEXT); `file` is the name users know ("stat"), `sample` the text at fault (shortened).
-[[noreturn]] void bad(std::string_view file, std::string_view why, std::string_view sample);
+[[noreturn]] void bad(std::string_view file, std::string_view why, std::string_view sample,
+                      SourcePlace place = SourcePlace::here());
 
 inline bool is_blank(char c) noexcept {
   return c == ' ' || c == '\t';

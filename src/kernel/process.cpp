@@ -26,8 +26,8 @@ uint64_t address_of(const void* p) noexcept {
 
 }  // namespace
 
-long fail_if(long result, std::string_view what_failed, Reason reason) {
-  if (result < 0) throw Error(reason, std::string(what_failed)).error_number(static_cast<int>(-result));
+long fail_if(long result, std::string_view what_failed, Reason reason, SourcePlace place) {
+  if (result < 0) throw Error(reason, std::string(what_failed), place).error_number(static_cast<int>(-result));
   return result;
 }
 

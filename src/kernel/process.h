@@ -21,7 +21,8 @@
 namespace stasis {
 
 // Throws Error(reason) with the errno held in `result` when it is negative; else returns it.
-long fail_if(long result, std::string_view what_failed, Reason reason = Reason::SYSTEM);
+long fail_if(long result, std::string_view what_failed, Reason reason = Reason::SYSTEM,
+             SourcePlace place = SourcePlace::here());
 
 // The new descriptor is close-on-exec. `flags`: uapi::pidfd_thread, uapi::pidfd_nonblock.
 int pidfd_open(pid_t pid, unsigned flags = 0) noexcept;
