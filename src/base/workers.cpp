@@ -1,5 +1,6 @@
 #include "base/workers.h"
 
+#include <sched.h>
 #include <signal.h>
 
 #include <algorithm>
@@ -7,8 +8,18 @@
 
 namespace stasis {
 
+unsigned usable_processors() {
+  static const unsigned count = [] {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (::sched_getaffinity(0, sizeof(set), &set) != 0) return 1u;
+    return std::clamp(static_cast<unsigned>(CPU_COUNT(&set)), 1u, 8u);
+  }();
+  return count;
+}
+
 Workers::Workers(unsigned threads) {
-  if (threads == 0) threads = std::min(std::max(std::thread::hardware_concurrency(), 2u) - 1, 7u);
+  if (threads == 0) threads = std::max(usable_processors(), 2u) - 1;
   // Signals are for the thread that drives the tracees.
   sigset_t all, old;
   sigfillset(&all);

@@ -11,9 +11,12 @@
 
 namespace stasis {
 
+// Processors that this process may use, at most 8.
+unsigned usable_processors();
+
 class Workers {
  public:
-  // `threads` beside the calling one; 0: as many as there are other processors, at most 7.
+  // `threads` beside the calling one; 0: as many as there are other usable processors, at least one.
   explicit Workers(unsigned threads = 0);
   ~Workers();
   Workers(const Workers&) = delete;

@@ -1,18 +1,12 @@
 #include "memory/block_io.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
-#include <exception>
-#include <mutex>
 #include <new>
 #include <string>
-#include <thread>
-#include <vector>
 
 #include "base/page_size.h"
 
@@ -55,35 +49,6 @@ void write_whole(int fd, const char* from, uint64_t bytes, uint64_t offset, std:
     offset += static_cast<uint64_t>(n);
     bytes -= static_cast<uint64_t>(n);
   }
-}
-
-unsigned default_threads() {
-  static const unsigned count = [] {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    if (::sched_getaffinity(0, sizeof(set), &set) != 0) return 1u;
-    return std::clamp(static_cast<unsigned>(CPU_COUNT(&set)), 1u, 8u);
-  }();
-  return count;
-}
-
-void run_in_parallel(unsigned parts, const std::function<void(unsigned)>& part) {
-  std::mutex mutex;
-  std::exception_ptr first_error;
-  auto guarded = [&](unsigned index) {
-    try {
-      part(index);
-    } catch (...) {
-      std::lock_guard lock(mutex);
-      if (!first_error) first_error = std::current_exception();
-    }
-  };
-  {
-    std::vector<std::jthread> threads;
-    for (unsigned i = 1; i < parts; ++i) threads.emplace_back(guarded, i);
-    guarded(0);
-  }
-  if (first_error) std::rethrow_exception(first_error);
 }
 
 }  // namespace stasis

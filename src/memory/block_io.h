@@ -1,9 +1,8 @@
-// Whole transfers at an offset, and splitting work over threads.
+// Whole transfers at an offset.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string_view>
 
@@ -24,11 +23,5 @@ PageBuffer page_buffer(size_t bytes);
 // Throw `reason` with errno, and with IMAGE_TRUNCATED-like text for a file that ends too early.
 void read_whole(int fd, char* to, uint64_t bytes, uint64_t offset, std::string_view name, Reason reason);
 void write_whole(int fd, const char* from, uint64_t bytes, uint64_t offset, std::string_view name, Reason reason);
-
-// Processors that this process may use, at most 8.
-unsigned default_threads();
-
-// Calls part(0) ... part(parts - 1), each on a thread of its own (part 0 on this one), and throws the first error.
-void run_in_parallel(unsigned parts, const std::function<void(unsigned)>& part);
 
 }  // namespace stasis

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/workers.h"
 #include "kernel/process.h"
 #include "memory/block_io.h"
 
@@ -229,7 +230,7 @@ void FillPlan::add(const PagePiece& piece, size_t area, bool is_vdso) {
 }
 
 FillStats FillPlan::fill(const FillTarget& target, unsigned threads) const {
-  share_out(std::span(pieces_), threads != 0 ? threads : default_threads(),
+  share_out(std::span(pieces_), threads != 0 ? threads : usable_processors(),
             [&](std::span<const PagePiece> share) { write_pieces(target, *reader_, share); });
   return {pages_, 0};
 }

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/page_size.h"
+#include "base/workers.h"
 #include "kernel/process.h"
 #include "kernel/uapi.h"
 #include "memory/block_io.h"
@@ -222,7 +223,7 @@ void read_block(const PageOrigin& origin, std::span<const DumpPiece> pieces, cha
 }  // namespace
 
 PageSnapshot::PageSnapshot(uint64_t memory_budget_bytes, unsigned threads)
-    : threads_(threads != 0 ? threads : default_threads()), budget_bytes_(memory_budget_bytes) {
+    : threads_(threads != 0 ? threads : usable_processors()), budget_bytes_(memory_budget_bytes) {
   if (budget_bytes_ == 0) return;
   mapped_bytes_ = budget_bytes_ + huge_page_bytes;
   void* map =

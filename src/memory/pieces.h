@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
 #include "base/interrupt.h"
 #include "base/page_size.h"
+#include "base/workers.h"
 #include "memory/block_io.h"
 
 namespace stasis {
@@ -97,7 +99,11 @@ void share_out(std::span<const Piece> pieces, unsigned threads, Work&& work) {
     return;
   }
   const auto shares = split_pieces(pieces, parts);
-  run_in_parallel(static_cast<unsigned>(shares.size()), [&](unsigned i) { work(std::span<const Piece>(shares[i])); });
+  std::vector<std::function<void()>> jobs;
+  for (const auto& share : shares) jobs.emplace_back([&work, &share] { work(std::span<const Piece>(share)); });
+  Workers workers(parts - 1);
+  workers.start(std::move(jobs));
+  workers.finish();
 }
 
 }  // namespace stasis
