@@ -54,7 +54,7 @@ class Checkpoint {
  public:
   explicit Checkpoint(const DumpOptions& options)
       : options_(options),
-        store_(ImageStore::create(Fd(fcntl(options.images_dir.get(), F_DUPFD_CLOEXEC, 3)), options.images_dir_shown)),
+        store_(ImageStore::in_directory(Fd(fcntl(options.images_dir.get(), F_DUPFD_CLOEXEC, 3)), options.images_dir_shown)),
         files_(options),
         snapshot_(runs_on() ? kLiveBudgetBytes : 0) {}
 
@@ -374,7 +374,7 @@ class Checkpoint {
   void commit() {
     check_interrupted();
     pb::inventory_entry inventory;
-    inventory.set_img_version(2);
+    inventory.set_img_version(image_version);
     inventory.set_fdinfo_per_id(true);
     encode(ids_.own(), *inventory.mutable_root_ids());
     inventory.set_ns_per_id(true);

@@ -47,7 +47,7 @@ void print_process(const ImageStore& store, const pb::pstree_entry& process) {
 void print_directory(const char* path) {
   Fd directory(::open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!directory) throw_errno("cannot open the image directory", Reason::IMAGE_DIR);
-  ImageStore store = ImageStore::open(std::move(directory), path);
+  ImageStore store = ImageStore::in_directory(std::move(directory), path);
   pb::inventory_entry inventory = read_inventory(store);
   bool verified = verify_manifest(store);
   fmt::print("images of version {}, {}\n", inventory.img_version(), verified ? "manifest verified" : "no manifest");

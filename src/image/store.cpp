@@ -107,11 +107,7 @@ void ImageStore::begin_writing() {
   medium_->remove(std::string(manifest_file_name));
 }
 
-ImageStore ImageStore::create(Fd directory, std::string shown_path) {
-  return ImageStore(directory_medium(std::move(directory), std::move(shown_path)));
-}
-
-ImageStore ImageStore::open(Fd directory, std::string shown_path) {
+ImageStore ImageStore::in_directory(Fd directory, std::string shown_path) {
   return ImageStore(directory_medium(std::move(directory), std::move(shown_path)));
 }
 
@@ -281,7 +277,7 @@ pb::inventory_entry read_inventory(ImageStore& store) {
   };
   const std::string version = fmt::format("the images have version {}", inventory.img_version());
   if (inventory.img_version() == 0) refuse(version, "this is a pre-dump: restore from the dump that was made after it");
-  if (inventory.img_version() > 2) refuse(version, "restore with a newer version of the program");
+  if (inventory.img_version() > image_version) refuse(version, "restore with a newer version of the program");
   if (!inventory.fdinfo_per_id())
     refuse("the images store descriptors per task and not per table",
            "restore with the program that made the dump, and dump again with this one");

@@ -81,18 +81,19 @@ class ImageReader {
   RecordDecoder decoder_;
 };
 
+// The img_version of inventories that are written, and the newest that is understood.
+inline constexpr uint32_t image_version = 2;
+
 // What commit() waits for. PAGE_CACHE: the images survive the death of every process. DISK: they also survive
 // a power failure, and the caller waits for the disk.
 enum class Durability { PAGE_CACHE, DISK };
 
 class ImageStore {
  public:
-  // `directory` is open for reading (not O_PATH). A store to write: `shown_path` names the directory in errors. An
-  // inventory and a manifest of an earlier dump are removed before the first file is made: from there to commit() the
-  // directory holds no complete dump. A store that makes no file changes nothing.
-  static ImageStore create(Fd directory, std::string shown_path);
-  // A store to read.
-  static ImageStore open(Fd directory, std::string shown_path);
+  // `directory` is open for reading (not O_PATH); `shown_path` names it in errors. An inventory and a manifest of an
+  // earlier dump are removed before the first file is made: from there to commit() the directory holds no complete
+  // dump. A store that makes no file changes nothing.
+  static ImageStore in_directory(Fd directory, std::string shown_path);
   // A store without files, to write and then to read.
   static ImageStore in_memory();
 

@@ -36,8 +36,8 @@ class Store : public testing::Test {
   ~Store() override { fs::remove_all(path_); }
 
   Fd directory() const { return Fd(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); }
-  ImageStore create() const { return ImageStore::create(directory(), "images"); }
-  ImageStore open() const { return ImageStore::open(directory(), "images"); }
+  ImageStore create() const { return ImageStore::in_directory(directory(), "images"); }
+  ImageStore open() const { return ImageStore::in_directory(directory(), "images"); }
 
   std::set<std::string> names() const {
     std::set<std::string> found;
@@ -233,7 +233,7 @@ int fill_tiny_tmpfs(const fs::path& path) {
   ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
   if (::mount("tmpfs", path.c_str(), "tmpfs", 0, "size=16k") < 0) return NO_TMPFS;
   try {
-    ImageStore store = ImageStore::create(Fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)), "images");
+    ImageStore store = ImageStore::in_directory(Fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)), "images");
     for (uint32_t i = 0; i < 10000; ++i) store.writer(ImageKind::PSTREE).write(process(i));
     store.commit(inventory());
   } catch (const Error& e) {

@@ -115,10 +115,6 @@ std::vector<AuxEntry> parse_auxv(std::span<const std::byte> bytes) {
   return out;
 }
 
-uint32_t parse_personality(std::string_view text) {
-  return single_number<uint32_t>(text, "personality", 16);
-}
-
 uint32_t parse_loginuid(std::string_view text) {
   return single_number<uint32_t>(text, "loginuid");
 }

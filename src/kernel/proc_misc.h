@@ -57,7 +57,6 @@ struct AuxEntry {
 std::vector<AuxEntry> parse_auxv(std::span<const std::byte> bytes);
 
 // Files with one number.
-uint32_t parse_personality(std::string_view text);      // hexadecimal
 uint32_t parse_loginuid(std::string_view text);         // 4294967295: unset
 int parse_oom_score_adj(std::string_view text);         // -1000 .. 1000
 uint32_t parse_coredump_filter(std::string_view text);  // hexadecimal

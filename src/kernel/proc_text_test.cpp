@@ -180,7 +180,6 @@ TEST(SmallFiles, Values) {
   EXPECT_EQ(map[0].count, 4294967295u);
   EXPECT_EQ(map[1].outside, 1000u);
   EXPECT_THROW(parse_id_map("0 0\n"), Error);
-  EXPECT_EQ(parse_personality("00040000\n"), 0x40000u);
   EXPECT_EQ(parse_loginuid("4294967295"), 4294967295u);
   EXPECT_EQ(parse_oom_score_adj("-1000\n"), -1000);
   EXPECT_EQ(parse_coredump_filter("00000033\n"), 0x33u);

@@ -139,10 +139,6 @@ long pagemap_scan(int pagemap_fd, uapi::pm_scan_arg& arg) noexcept {
   return raw(SYS_ioctl, pagemap_fd, uapi::pagemap_scan, &arg);
 }
 
-int procmap_query(int maps_fd, uapi::procmap_query& query) noexcept {
-  return static_cast<int>(raw(SYS_ioctl, maps_fd, uapi::procmap_query_ioctl, &query));
-}
-
 int userfaultfd(int flags) noexcept {
   return static_cast<int>(raw(SYS_userfaultfd, flags));
 }

@@ -73,8 +73,6 @@ int prlimit64(pid_t pid, int resource, const rlimit64* new_limit, rlimit64* old_
 
 // PAGEMAP_SCAN on an open /proc/PID/pagemap: number of regions written to arg.vec; continue at arg.walk_end.
 long pagemap_scan(int pagemap_fd, uapi::pm_scan_arg& arg) noexcept;
-// PROCMAP_QUERY on an open /proc/PID/maps: -ENOENT when nothing matches.
-int procmap_query(int maps_fd, uapi::procmap_query& query) noexcept;
 
 int userfaultfd(int flags) noexcept;
 int memfd_secret(unsigned flags) noexcept;

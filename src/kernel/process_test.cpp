@@ -121,16 +121,6 @@ TEST(Process, MapQueriesFindAPage) {
     EXPECT_EQ(region.start, address);
     EXPECT_EQ(region.end, address + page);
   }
-  const Fd maps(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
-  uapi::procmap_query query;
-  query.query_addr = address;
-  const int found = procmap_query(maps.get(), query);
-  if (found != -ENOTTY) {
-    EXPECT_EQ(found, 0);
-    EXPECT_LE(query.vma_start, address);
-    EXPECT_GT(query.vma_end, address);
-    EXPECT_EQ(query.vma_flags & 3u, 3u);
-  }
   munmap(area, page);
 }
 

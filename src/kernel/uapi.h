@@ -13,19 +13,8 @@
 namespace stasis::uapi {
 
 // ---- system calls without a number in the 6.1 headers; from 424 on every architecture uses the same number ----
-inline constexpr long sys_cachestat = 451;
-inline constexpr long sys_fchmodat2 = 452;
-inline constexpr long sys_map_shadow_stack = 453;
-inline constexpr long sys_futex_wake = 454;
-inline constexpr long sys_futex_wait = 455;
-inline constexpr long sys_futex_requeue = 456;
 inline constexpr long sys_statmount = 457;
 inline constexpr long sys_listmount = 458;
-inline constexpr long sys_mseal = 462;
-inline constexpr long sys_open_tree_attr = 467;
-inline constexpr long sys_file_getattr = 468;
-inline constexpr long sys_file_setattr = 469;
-inline constexpr long sys_listns = 470;
 
 // ---- memory: PAGEMAP_SCAN on /proc/PID/pagemap (6.7) ----
 struct page_region {
@@ -74,72 +63,18 @@ inline constexpr uint64_t pm_swap = 1ull << 62;
 inline constexpr uint64_t pm_present = 1ull << 63;
 inline constexpr uint64_t pm_pfn_mask = (1ull << 55) - 1;
 
-// ---- memory: PROCMAP_QUERY on /proc/PID/maps (6.11) ----
-struct procmap_query {
-  uint64_t size = 104;
-  uint64_t query_flags = 0;
-  uint64_t query_addr = 0;
-  uint64_t vma_start = 0;
-  uint64_t vma_end = 0;
-  uint64_t vma_flags = 0;
-  uint64_t vma_page_size = 0;
-  uint64_t vma_offset = 0;
-  uint64_t inode = 0;
-  uint32_t dev_major = 0;
-  uint32_t dev_minor = 0;
-  uint32_t vma_name_size = 0;  // in and out, with the final NUL
-  uint32_t build_id_size = 0;
-  uint64_t vma_name_addr = 0;
-  uint64_t build_id_addr = 0;
-};
-static_assert(sizeof(procmap_query) == 104 && offsetof(procmap_query, vma_name_addr) == 88);
-
-inline constexpr unsigned long procmap_query_ioctl = 0xc0686611;
-inline constexpr uint64_t procmap_query_vma_readable = 1;
-inline constexpr uint64_t procmap_query_vma_writable = 2;
-inline constexpr uint64_t procmap_query_vma_executable = 4;
-inline constexpr uint64_t procmap_query_vma_shared = 8;
-inline constexpr uint64_t procmap_query_covering_or_next_vma = 0x10;
-inline constexpr uint64_t procmap_query_file_backed_vma = 0x20;
-
 // ---- memory: userfaultfd beyond linux/userfaultfd.h of 6.1 ----
 inline constexpr uint64_t uffd_feature_wp_unpopulated = 1u << 13;  // 6.4
-inline constexpr uint64_t uffd_feature_poison = 1u << 14;          // 6.6
 inline constexpr uint64_t uffd_feature_wp_async = 1u << 15;        // 6.7, implies wp_unpopulated
-inline constexpr uint64_t uffd_feature_move = 1u << 16;            // 6.8
-inline constexpr unsigned long uffdio_move_ioctl = 0xc028aa05;
-inline constexpr unsigned long uffdio_poison_ioctl = 0xc020aa08;
-inline constexpr uint64_t uffdio_move_mode_dontwake = 1;
-inline constexpr uint64_t uffdio_move_mode_allow_src_holes = 2;
-
-struct uffdio_move {
-  uint64_t dst = 0;
-  uint64_t src = 0;
-  uint64_t len = 0;
-  uint64_t mode = 0;
-  int64_t move = 0;  // out: bytes, or negative errno
-};
-static_assert(sizeof(uffdio_move) == 40);
-
-struct uffdio_poison {
-  uint64_t start = 0;
-  uint64_t len = 0;
-  uint64_t mode = 0;
-  int64_t updated = 0;
-};
-static_assert(sizeof(uffdio_poison) == 32);
 
 // ---- memory: advice, mapping kinds, seals ----
-inline constexpr int madv_populate_read = 22;    // 5.14
-inline constexpr int madv_populate_write = 23;   // 5.14
-inline constexpr int madv_dontneed_locked = 24;  // 5.18
-inline constexpr int madv_collapse = 25;         // 6.1
-inline constexpr int madv_guard_install = 102;   // 6.13
-inline constexpr int madv_guard_remove = 103;    // 6.13
-inline constexpr int map_droppable = 0x08;       // 6.11, in place of MAP_PRIVATE or MAP_SHARED
-inline constexpr unsigned mfd_noexec_seal = 8;   // 6.3
-inline constexpr unsigned mfd_exec = 0x10;       // 6.3
-inline constexpr int f_seal_exec = 0x20;         // 6.3
+inline constexpr int madv_populate_write = 23;  // 5.14
+inline constexpr int madv_guard_install = 102;  // 6.13
+inline constexpr int madv_guard_remove = 103;   // 6.13
+inline constexpr int map_droppable = 0x08;      // 6.11, in place of MAP_PRIVATE or MAP_SHARED
+inline constexpr unsigned mfd_noexec_seal = 8;  // 6.3
+inline constexpr unsigned mfd_exec = 0x10;      // 6.3
+inline constexpr int f_seal_exec = 0x20;        // 6.3
 
 // ---- identity: clone3, pidfd ----
 struct clone_args {
@@ -158,15 +93,11 @@ struct clone_args {
 static_assert(sizeof(clone_args) == 88 && offsetof(clone_args, set_tid) == 64);
 
 inline constexpr uint64_t clone_newtime = 0x80;
-inline constexpr uint64_t clone_clear_sighand = 0x100000000ull;
 inline constexpr uint64_t clone_into_cgroup = 0x200000000ull;
 
-inline constexpr unsigned pidfd_nonblock = 0x800;  // 5.10
-inline constexpr unsigned pidfd_thread = 0x80;     // 6.9 (O_EXCL)
-inline constexpr unsigned pidfd_signal_thread = 1;
-inline constexpr unsigned pidfd_signal_thread_group = 2;
-inline constexpr unsigned pidfd_signal_process_group = 4;
-inline constexpr unsigned long pidfd_get_cgroup_namespace = 0xff01;  // these ten since 6.11
+inline constexpr unsigned pidfd_nonblock = 0x800;                    // 5.10
+inline constexpr unsigned pidfd_thread = 0x80;                       // 6.9 (O_EXCL)
+inline constexpr unsigned long pidfd_get_cgroup_namespace = 0xff01;  // these since 6.11
 inline constexpr unsigned long pidfd_get_ipc_namespace = 0xff02;
 inline constexpr unsigned long pidfd_get_mnt_namespace = 0xff03;
 inline constexpr unsigned long pidfd_get_net_namespace = 0xff04;
@@ -176,31 +107,6 @@ inline constexpr unsigned long pidfd_get_time_namespace = 0xff07;
 inline constexpr unsigned long pidfd_get_time_for_children_namespace = 0xff08;
 inline constexpr unsigned long pidfd_get_user_namespace = 0xff09;
 inline constexpr unsigned long pidfd_get_uts_namespace = 0xff0a;
-inline constexpr unsigned long pidfs_magic = 0x50494446;  // 6.9
-
-struct pidfd_info {
-  uint64_t mask = 0;  // in: wanted, out: given
-  uint64_t cgroupid = 0;
-  uint32_t pid = 0;
-  uint32_t tgid = 0;
-  uint32_t ppid = 0;
-  uint32_t ruid = 0;
-  uint32_t rgid = 0;
-  uint32_t euid = 0;
-  uint32_t egid = 0;
-  uint32_t suid = 0;
-  uint32_t sgid = 0;
-  uint32_t fsuid = 0;
-  uint32_t fsgid = 0;
-  int32_t exit_code = 0;
-};
-static_assert(sizeof(pidfd_info) == 64 && offsetof(pidfd_info, exit_code) == 60);
-
-inline constexpr unsigned long pidfd_get_info = 0xc040ff0b;  // 6.13, for the 64-byte structure
-inline constexpr uint64_t pidfd_info_pid = 1;
-inline constexpr uint64_t pidfd_info_creds = 2;
-inline constexpr uint64_t pidfd_info_cgroupid = 4;
-inline constexpr uint64_t pidfd_info_exit = 8;  // 6.15: the status stays readable after reaping
 
 inline constexpr int kcmp_file = 0;
 inline constexpr int kcmp_vm = 1;
@@ -223,7 +129,6 @@ inline constexpr unsigned ptrace_getregset = 0x4204;
 inline constexpr unsigned ptrace_setregset = 0x4205;
 inline constexpr unsigned ptrace_seize = 0x4206;
 inline constexpr unsigned ptrace_interrupt = 0x4207;
-inline constexpr unsigned ptrace_listen = 0x4208;
 inline constexpr unsigned ptrace_peeksiginfo = 0x4209;
 inline constexpr unsigned ptrace_getsigmask = 0x420a;
 inline constexpr unsigned ptrace_setsigmask = 0x420b;
@@ -233,16 +138,10 @@ inline constexpr unsigned ptrace_get_syscall_info = 0x420e;                  // 
 inline constexpr unsigned ptrace_get_rseq_configuration = 0x420f;            // 5.13
 inline constexpr unsigned ptrace_set_syscall_user_dispatch_config = 0x4210;  // 6.4
 inline constexpr unsigned ptrace_get_syscall_user_dispatch_config = 0x4211;  // 6.4
-inline constexpr unsigned ptrace_set_syscall_info = 0x4212;                  // 6.16
-inline constexpr unsigned ptrace_arch_prctl = 30;                            // x86
 inline constexpr unsigned ptrace_o_exitkill = 1u << 20;
 inline constexpr unsigned ptrace_o_suspend_seccomp = 1u << 21;
-inline constexpr unsigned ptrace_event_stop = 128;
 inline constexpr uint32_t ptrace_peeksiginfo_shared = 1;
-inline constexpr uint8_t ptrace_syscall_info_none = 0;
 inline constexpr uint8_t ptrace_syscall_info_entry = 1;
-inline constexpr uint8_t ptrace_syscall_info_exit = 2;
-inline constexpr uint8_t ptrace_syscall_info_seccomp = 3;
 
 struct ptrace_peeksiginfo_args {
   uint64_t off = 0;
@@ -301,20 +200,10 @@ struct seccomp_metadata {
 static_assert(sizeof(seccomp_metadata) == 16);
 
 inline constexpr unsigned nt_x86_xstate = 0x202;
-inline constexpr unsigned nt_x86_shstk = 0x204;  // 6.6
 
 // ---- arch_prctl (x86) ----
-inline constexpr int arch_map_vdso_x32 = 0x2001;
 inline constexpr int arch_map_vdso_32 = 0x2002;
 inline constexpr int arch_map_vdso_64 = 0x2003;
-inline constexpr int arch_get_xcomp_supp = 0x1021;
-inline constexpr int arch_get_xcomp_perm = 0x1022;
-inline constexpr int arch_req_xcomp_perm = 0x1023;
-inline constexpr int arch_shstk_enable = 0x5001;  // 6.6
-inline constexpr int arch_shstk_disable = 0x5002;
-inline constexpr int arch_shstk_lock = 0x5003;
-inline constexpr int arch_shstk_unlock = 0x5004;
-inline constexpr int arch_shstk_status = 0x5005;
 
 // ---- prctl ----
 struct prctl_mm_map {
@@ -339,14 +228,11 @@ inline constexpr int pr_set_mm = 35;
 inline constexpr int pr_set_mm_map = 14;
 inline constexpr int pr_set_mm_map_size = 15;
 inline constexpr int pr_get_tid_address = 40;
-inline constexpr int pr_set_thp_disable = 41;
-inline constexpr int pr_get_thp_disable = 42;
 inline constexpr int pr_set_mdwe = 65;  // 6.3
 inline constexpr int pr_get_mdwe = 66;
 inline constexpr int pr_set_memory_merge = 67;  // 6.4
 inline constexpr int pr_get_memory_merge = 68;
 inline constexpr int pr_timer_create_restore_ids = 77;  // 6.15: 0 off, 1 on, 2 get
-inline constexpr int pr_futex_hash = 78;                // 6.16
 inline constexpr int pr_get_auxv = 0x41555856;          // 6.4
 inline constexpr int pr_set_vma = 0x53564d41;           // 5.17
 inline constexpr int pr_set_vma_anon_name = 0;
@@ -371,7 +257,6 @@ inline constexpr unsigned long tfd_ioc_set_ticks = 0x40085400;
 
 // ---- descriptors ----
 inline constexpr int f_getowner_uids = 17;                          // 3.7, CONFIG_CHECKPOINT_RESTORE
-inline constexpr int f_dupfd_query = 1027;                          // 6.10
 inline constexpr unsigned long inotify_ioc_setnextwd = 0x40044900;  // 4.17
 inline constexpr unsigned long epiocsparams = 0x40088a01;           // 6.9
 inline constexpr unsigned long epiocgparams = 0x80088a02;
@@ -388,21 +273,11 @@ static_assert(sizeof(epoll_params) == 8);
 
 // ---- mounts and namespaces ----
 inline constexpr unsigned move_mount_set_group = 0x100;  // 5.15
-inline constexpr unsigned move_mount_beneath = 0x200;    // 6.5
-inline constexpr unsigned fsconfig_cmd_create_excl = 8;  // 6.6
 inline constexpr unsigned statx_mnt_id_unique = 0x4000;  // 6.8
-inline constexpr int at_handle_fid = 0x200;              // 6.5
-inline constexpr int at_handle_mnt_id_unique = 0x1;      // 6.12
 inline constexpr unsigned long ns_get_userns = 0xb701;
 inline constexpr unsigned long ns_get_parent = 0xb702;
 inline constexpr unsigned long ns_get_nstype = 0xb703;
 inline constexpr unsigned long ns_get_owner_uid = 0xb704;
-inline constexpr unsigned long ns_get_mntns_id = 0x8008b705;         // 6.11
-inline constexpr unsigned long ns_get_pid_from_pidns = 0x8004b706;   // 6.11
-inline constexpr unsigned long ns_get_tgid_from_pidns = 0x8004b707;  // 6.11
-inline constexpr unsigned long ns_get_pid_in_pidns = 0x8004b708;     // 6.11
-inline constexpr unsigned long ns_get_tgid_in_pidns = 0x8004b709;    // 6.11
-inline constexpr unsigned long ns_get_id = 0x8008b70d;               // 6.18
 
 struct mnt_id_req {
   uint32_t size = 32;
@@ -414,17 +289,14 @@ struct mnt_id_req {
 static_assert(sizeof(mnt_id_req) == 32);
 
 // ---- sockets ----
-inline constexpr int so_netns_cookie = 71;  // 5.14
-inline constexpr int so_buf_lock = 72;      // 5.15
-inline constexpr int so_reserve_mem = 73;   // 5.16
-inline constexpr int so_txrehash = 74;      // 5.18
-inline constexpr int so_rcvmark = 75;       // 5.19
-inline constexpr int so_passpidfd = 76;     // 6.5
-inline constexpr int so_peerpidfd = 77;     // 6.5
-inline constexpr int so_rcvpriority = 82;   // 6.14
-inline constexpr int so_passrights = 83;    // 6.16
-inline constexpr int so_inq = 84;           // 6.17, can be set but not read
-inline constexpr int tcp_is_mptcp = 43;
+inline constexpr int so_buf_lock = 72;        // 5.15
+inline constexpr int so_reserve_mem = 73;     // 5.16
+inline constexpr int so_txrehash = 74;        // 5.18
+inline constexpr int so_rcvmark = 75;         // 5.19
+inline constexpr int so_passpidfd = 76;       // 6.5
+inline constexpr int so_peerpidfd = 77;       // 6.5
+inline constexpr int so_rcvpriority = 82;     // 6.14
+inline constexpr int so_passrights = 83;      // 6.16
 inline constexpr int tcp_rto_max_ms = 44;     // 6.15
 inline constexpr int tcp_rto_min_us = 45;     // 6.15
 inline constexpr int tcp_delack_max_us = 46;  // 6.15

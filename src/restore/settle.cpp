@@ -19,6 +19,9 @@ namespace stasis {
 
 namespace {
 
+// More than the calls for one descriptor and those behind the last one take.
+constexpr size_t kNextCallsBytes = 1024;
+
 SettleView view_of(const PlannedProcess& p, const PlannedThread& t, const RestoreOptions& options) {
   return {options, p.pid, t.tid, p.pid, t.tid, p.describe()};
 }
@@ -134,7 +137,7 @@ void take_over_files(PuppetTree& tree, const PlannedProcess& p, int channel, con
     } else if (slot.cloexec) {
       batch.must(SYS_fcntl, {i, F_SETFD, FD_CLOEXEC});
     }
-    if (batch.size() + 1024 > kLeaderSlotBytes) run();
+    if (batch.size() + kNextCallsBytes > kLeaderSlotBytes) run();
   }
   batch.must(SYS_close_range, {channels.first_number(), channels.end_number() - 1, 0});
 }

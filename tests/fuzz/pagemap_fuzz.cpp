@@ -16,7 +16,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   directory.add_zeros("pages-1.img", stored_pages * 4096);
 
   fuzz::accepts([&] {
-    const ImageStore store = ImageStore::open(directory.open_again(), "fuzz");
+    const ImageStore store = ImageStore::in_directory(directory.open_again(), "fuzz");
     const auto reader = PagemapReader::open(store, ImageKind::PAGEMAP, 1);
     uint64_t end = 0, present = 0;
     for (const StoredRange& r : reader->ranges()) {

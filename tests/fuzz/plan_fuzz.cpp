@@ -23,7 +23,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   RestoreOptions options;
   options.shell_job = true;
   fuzz::accepts([&] {
-    ImageStore store = ImageStore::open(directory.open_again(), "fuzz");
+    ImageStore store = ImageStore::in_directory(directory.open_again(), "fuzz");
     const RestorePlan plan = read_plan(store, options);
     std::vector<uint32_t> tables;
     for (const auto& p : plan.processes)

@@ -22,7 +22,6 @@ constexpr Parser kParsers[] = {
     [](std::string_view t) { parse_timens_offsets(t); },
     [](std::string_view t) { parse_id_map(t); },
     [](std::string_view t) { parse_auxv(std::as_bytes(std::span(t))); },
-    [](std::string_view t) { parse_personality(t); },
     [](std::string_view t) { parse_loginuid(t); },
 };
 
