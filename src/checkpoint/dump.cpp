@@ -54,7 +54,8 @@ class Checkpoint {
  public:
   explicit Checkpoint(const DumpOptions& options)
       : options_(options),
-        store_(ImageStore::in_directory(Fd(fcntl(options.images_dir.get(), F_DUPFD_CLOEXEC, 3)), options.images_dir_shown)),
+        store_(ImageStore::in_directory(Fd(fcntl(options.images_dir.get(), F_DUPFD_CLOEXEC, 3)),
+                                        options.images_dir_shown)),
         files_(options),
         snapshot_(runs_on() ? kLiveBudgetBytes : 0) {}
 

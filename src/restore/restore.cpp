@@ -44,7 +44,8 @@ class Restore {
  public:
   explicit Restore(const RestoreOptions& options)
       : options_(options),
-        store_(ImageStore::in_directory(Fd(fcntl(options.images_dir.get(), F_DUPFD_CLOEXEC, 3)), options.images_dir_shown)) {}
+        store_(ImageStore::in_directory(Fd(fcntl(options.images_dir.get(), F_DUPFD_CLOEXEC, 3)),
+                                        options.images_dir_shown)) {}
 
   // Everything up to the moment when the tree runs.
   void run() {
