@@ -11,10 +11,12 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstdio>
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <tuple>
 #include <vector>
 
@@ -33,6 +35,7 @@
 #include "memory/page_scan.h"
 #include "memory/shmem.h"
 #include "objects/files/file_table.h"
+#include "objects/tree_plan.h"
 #include "proto/inventory.pb.h"
 #include "proto/pstree.pb.h"
 #include "proto/seccomp.pb.h"
@@ -147,6 +150,7 @@ class Checkpoint {
     }
     workers_.finish();
     check_sharing();
+    check_tree();
     read_clocks();
     check_interrupted();
   }
@@ -190,29 +194,70 @@ class Checkpoint {
   void check_session() {
     FrozenProcess& root = *processes_.front();
     const ProcStat& stat = root.leader().stat;
-    if (stat.sid != root.pid() && !options_.shell_job)
-      throw Error(Reason::NOT_SESSION_LEADER,
-                  fmt::format("it belongs to session {}, which is not part of the dump", stat.sid))
-          .object(root.describe())
-          .remedy("add --shell-job to take session and terminal from whoever restores it, or start it with setsid");
+    // A session whose leader is gone, as daemons have it, is no business of whoever restores it.
+    if (stat.sid == root.pid() || options_.shell_job || (stat.tty_nr == 0 && is_gone(stat.sid))) return;
+    throw Error(Reason::NOT_SESSION_LEADER,
+                fmt::format("it belongs to session {}, which is not part of the dump", stat.sid))
+        .object(root.describe())
+        .remedy("add --shell-job to take session and terminal from whoever restores it, or start it with setsid");
+  }
+
+  // Its id is free, or will be when its parent has waited for it.
+  static bool is_gone(pid_t pid) {
+    if (kill(pid, 0) != 0) return errno == ESRCH;
+    try {
+      return parse_stat(ProcDir(pid).read("stat")).zombie();
+    } catch (const Error&) {
+      return kill(pid, 0) != 0 && errno == ESRCH;
+    }
   }
 
   void check_sharing() const {
-    constexpr const char* kWhat[] = {"its memory", "its descriptor table", "its working directory and root",
-                                     "its signal handlers"};
+    constexpr const char* kWhat[] = {"its memory", "its signal handlers", "its descriptor table",
+                                     "its working directory and root"};
     // Numbers are given in the order of appearance, this program's first: one that is not higher than all before is
-    // shared.
+    // shared. Descriptors and directories may be shared within the tree, but not with this program.
     std::array<uint32_t, 4> highest{1, 1, 1, 1};
     for (const auto& p : processes_) {
-      const std::array<uint32_t, 4> numbers{p->ids.vm, p->ids.files, p->ids.fs, p->ids.sighand};
+      const std::array<uint32_t, 4> numbers{p->ids.vm, p->ids.sighand, p->ids.files, p->ids.fs};
       for (size_t k = 0; k < numbers.size(); ++k) {
-        if (numbers[k] <= highest[k])
+        if (numbers[k] <= (k < 2 ? highest[k] : 1))
           throw Error(Reason::UNSUPPORTED_STATE, fmt::format("it shares {} with another process", kWhat[k]))
               .object(p->describe())
               .remedy("this version saves processes that share none of them");
         highest[k] = numbers[k];
       }
     }
+  }
+
+  // Whether the tree can be made again.
+  void check_tree() const {
+    std::map<pid_t, int> index;
+    std::vector<TreeProcess> tree;
+    auto living = processes_.begin();
+    for (const SeizedProcess& s : seized_) {
+      const auto zombie = zombies_.find(s.pid);
+      const bool dead = zombie != zombies_.end();
+      const ProcStat& stat = dead ? zombie->second : (*living)->leader().stat;
+      index[s.pid] = static_cast<int>(tree.size());
+      tree.push_back({s.pid, stat.pgid, stat.sid, s.parent == 0 ? kOutside : index.at(s.parent),
+                      dead ? 0 : (*living)->ids.files, dead ? 0 : (*living)->ids.fs});
+      if (!dead) ++living;
+    }
+    if (is_plain_tree(tree)) return;
+    const TreeProcess& root = tree.front();
+    TreeSurroundings outside;
+    if (!index.contains(root.sid) && options_.shell_job)
+      outside = {root.sid, index.contains(root.pgid) ? 0 : root.pgid};
+    const TreePlan plan = plan_tree(tree, outside, Reason::UNSUPPORTED_STATE);
+    // Only the id of one that is gone can be taken by a stand-in.
+    for (const TreeNode& n : plan.nodes)
+      if (n.temporary() && n.pid != 0 && !is_gone(n.pid))
+        throw Error(
+            Reason::UNSUPPORTED_STATE,
+            fmt::format("a process of the tree belongs to session or group {}, which is led from outside", n.pid))
+            .object(processes_.front()->describe())
+            .remedy("dump a tree that contains the leader, or let the process leave that session or group");
   }
 
   // The clocks as the tasks read them.
@@ -245,8 +290,10 @@ class Checkpoint {
   void collect_files() {
     for (auto& p : processes_)
       if (p->leader().stat.sid == p->pid()) files_.tree_sessions.push_back(p->pid());
+    std::set<uint32_t> tables;
     for (auto& p : processes_) {
-      files_.add_process(p->ids.files, p->pid(), p->pidfd.get(), p->leader().stat.comm, p->descriptors);
+      if (tables.insert(p->ids.files).second)
+        files_.add_process(p->ids.files, p->pid(), p->pidfd.get(), p->leader().stat.comm, p->descriptors);
       p->exe_file_id = path_file(*p, "exe", O_RDONLY, "the executable");
       p->cwd_file_id = path_file(*p, "cwd", O_RDONLY | O_DIRECTORY, "the working directory");
       p->root_file_id = path_file(*p, "root", O_RDONLY | O_DIRECTORY, "the root directory");

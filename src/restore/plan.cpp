@@ -45,7 +45,8 @@ class PlanReader {
     for (auto& p : plan_.processes) read_process(*p);
     if (extension_) extension_->expect_all_asked();
     check_namespaces(inventory);
-    check_sessions();
+    check_sharing();
+    plan_births();
     check_pids();
     place_area();
     if (options_.detached) drop_death_signal_of_root();
@@ -67,7 +68,6 @@ class PlanReader {
         reader.corrupt(fmt::format("the parent {} of pid {} is not described before it", e.ppid(), e.pid()));
       if (e.ppid() != 0) {
         p->parent = parent->second;
-        p->parent->children.push_back(p.get());
       }
       if (e.threads_size() == 0 || static_cast<pid_t>(e.threads(0)) != p->pid)
         reader.corrupt(fmt::format("the first thread of pid {} is not its leader", e.pid()));
@@ -120,7 +120,6 @@ class PlanReader {
     p.states.edit<ThpDisable>().disabled = p.mm.thp_disabled();
     p.vmas = decode_vmas(p.mm, fmt::format("mm-{}.img", id));
     p.pages = PagemapReader::open(store_, ImageKind::PAGEMAP, id);
-    check_sharing(p);
   }
 
   void read_extension(PlannedProcess& p, PlannedThread& t) {
@@ -130,14 +129,19 @@ class PlanReader {
     t.states.decode_extension(task, who);
   }
 
-  static void check_sharing(const PlannedProcess& p) {
-    for (const PlannedProcess* q = p.parent; q != nullptr; q = q->parent)
-      if (q->ids.files_id() == p.ids.files_id() || q->ids.vm_id() == p.ids.vm_id() || q->ids.fs_id() == p.ids.fs_id() ||
-          q->ids.sighand_id() == p.ids.sighand_id())
-        throw Error(Reason::IMAGE_UNSUPPORTED,
-                    fmt::format("it shares its memory, descriptors, directories or handlers with pid {}", q->pid))
-            .object(p.describe())
-            .remedy("this version restores processes that share none of them");
+  void check_sharing() const {
+    std::map<std::pair<int, uint32_t>, const PlannedProcess*> seen;
+    for (const auto& p : plan_.processes) {
+      if (p->zombie) continue;
+      for (const auto& key : {std::pair{0, p->ids.vm_id()}, std::pair{1, p->ids.sighand_id()}}) {
+        const auto [at, fresh] = seen.try_emplace(key, p.get());
+        if (!fresh)
+          throw Error(Reason::IMAGE_UNSUPPORTED,
+                      fmt::format("it shares its memory or signal handlers with pid {}", at->second->pid))
+              .object(p->describe())
+              .remedy("this version restores processes that share neither");
+      }
+    }
   }
 
   // Every namespace of the tree must be the one that the dumping program was in; the clocks are the exception.
@@ -171,53 +175,67 @@ class PlanReader {
           .object(fmt::format("timens-{}.img", plan_.root().ids.time_ns_id()));
   }
 
-  void check_sessions() {
-    std::set<pid_t> pids;
-    for (const auto& p : plan_.processes) pids.insert(p->pid);
+  // The order of births, sessions and groups.
+  void plan_births() {
+    std::map<const PlannedProcess*, int> index;
+    std::vector<TreeProcess> tree;
     for (const auto& p : plan_.processes) {
-      if (!pids.contains(p->sid)) {
-        plan_.foreign_session = true;
-        if (p->sid != plan_.root().sid) unsupported(*p, "it belongs to a session whose leader is not in the images");
-      }
-      // A session is inherited at birth or made by its leader.
-      const bool leads = p->sid == p->pid;
-      if (!leads && p->parent != nullptr && p->sid != p->parent->sid && p->sid != birth_session(*p->parent))
-        unsupported(*p, "its session is neither its own nor one that its parent was in");
-      if (!pids.contains(p->pgid) && p->pgid != plan_.root().pgid)
-        unsupported(*p, "it belongs to a process group whose leader is not in the images");
+      index[p.get()] = static_cast<int>(tree.size());
+      tree.push_back({p->pid, p->pgid, p->sid, p->parent == nullptr ? kOutside : index.at(p->parent),
+                      p->zombie ? 0 : p->ids.files_id(), p->zombie ? 0 : p->ids.fs_id()});
     }
-    if (plan_.foreign_session && !options_.shell_job)
-      throw Error(Reason::NOT_SESSION_LEADER, "the root of the tree belongs to a session that is not in the images")
-          .object(plan_.root().describe())
-          .remedy("add --shell-job to put the tree into the caller's session");
-  }
-
-  static pid_t birth_session(const PlannedProcess& p) {
-    return p.parent == nullptr ? 0 : p.parent->sid == p.parent->pid ? p.parent->sid : birth_session(*p.parent);
-  }
-
-  [[noreturn]] static void unsupported(const PlannedProcess& p, const char* what) {
-    throw Error(Reason::IMAGE_UNSUPPORTED, what)
-        .object(p.describe())
-        .remedy("this version restores sessions and groups whose leaders are alive in the tree");
+    const auto is_process = [&](pid_t pid) { return std::ranges::any_of(tree, [&](auto& p) { return p.pid == pid; }); };
+    const PlannedProcess& root = plan_.root();
+    TreeSurroundings outside;
+    if (!is_process(root.sid)) {
+      if (options_.shell_job)
+        outside = {root.sid, is_process(root.pgid) ? 0 : root.pgid};
+      else if (holder_of(root.sid) || kill(-root.sid, 0) == 0)
+        throw Error(Reason::NOT_SESSION_LEADER,
+                    fmt::format("it belongs to session {}, which exists outside of the images", root.sid))
+            .object(root.describe())
+            .remedy("add --shell-job to put the tree into the caller's session");
+    }
+    plan_.tree = plan_tree(tree, outside, Reason::IMAGE_UNSUPPORTED);
+    // A group may have become an orphan since the stop, when a parent left the session. Only SIGSTOP stops there.
+    for (const auto& p : plan_.processes)
+      if (p->task.stop_signal != 0 && outside.sid != p->sid && is_orphaned_group(tree, p->pgid))
+        p->task.stop_signal = SIGSTOP;
+    if (options_.sibling && plan_.tree.nodes.front().creator != kOutside)
+      throw Error(Reason::OPTION_NOT_SUPPORTED, "a root whose session leader is dead cannot become a sibling")
+          .object(root.describe())
+          .remedy("restore it as a child, or with --shell-job in the caller's session");
+    for (size_t i = 0; i < plan_.processes.size(); ++i) {
+      int up = plan_.tree.nodes[i].creator;
+      const auto has_memory = [&](int node) {
+        const int process = plan_.tree.nodes[static_cast<size_t>(node)].process;
+        return process >= 0 && !plan_.processes[static_cast<size_t>(process)]->zombie;
+      };
+      while (up != kOutside && !has_memory(up)) up = plan_.tree.nodes[static_cast<size_t>(up)].creator;
+      if (up != kOutside) plan_.processes[i]->origin = plan_.processes[static_cast<size_t>(up)].get();
+    }
   }
 
   void check_pids() {
     const auto deadline = Clock::now() + kReapPatience;
+    std::vector<pid_t> ids;
     for (const auto& p : plan_.processes)
-      for (const PlannedThread& t : p->threads)
-        while (const auto holder = holder_of(t.tid)) {
-          if (!has_ended(*holder) || Clock::now() > deadline) throw taken(t.tid, *holder);
-          check_interrupted();
-          usleep(1000);
-        }
-    for (const auto& p : plan_.processes) {
+      for (const PlannedThread& t : p->threads) ids.push_back(t.tid);
+    for (const TreeNode& n : plan_.tree.nodes)
+      if (n.temporary() && n.pid != 0) ids.push_back(n.pid);
+    for (pid_t id : ids)
+      while (const auto holder = holder_of(id)) {
+        if (!has_ended(*holder) || Clock::now() > deadline) throw taken(id, *holder);
+        check_interrupted();
+        usleep(1000);
+      }
+    for (const TreeNode& n : plan_.tree.nodes) {
       // A process that left the tree may be in the group still; the kernel keeps its number then.
-      if (p->pid > 1 && kill(-p->pid, 0) == 0)
+      if (n.pid > 1 && kill(-n.pid, 0) == 0)
         throw Error(Reason::PID_TAKEN, "the id is in use as that of a process group, whose leader is gone")
-            .object(fmt::format("pid {}", p->pid))
-            .remedy(fmt::format("end the processes of that group (pgrep -g {}), or restore in a new pid namespace",
-                                p->pid));
+            .object(fmt::format("pid {}", n.pid))
+            .remedy(
+                fmt::format("end the processes of that group (pgrep -g {}), or restore in a new pid namespace", n.pid));
     }
   }
 

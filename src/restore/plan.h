@@ -14,6 +14,7 @@
 #include "memory/vma.h"
 #include "objects/task/task_state.h"
 #include "objects/task_object.h"
+#include "objects/tree_plan.h"
 #include "proto/core.pb.h"
 #include "proto/fs.pb.h"
 #include "proto/mm.pb.h"
@@ -33,7 +34,8 @@ struct PlannedProcess {
 
   pid_t pid = 0, pgid = 0, sid = 0;
   PlannedProcess* parent = nullptr;
-  std::vector<PlannedProcess*> children;
+  // Whose memory it has a copy of when it is born; null: nothing. Mostly, but not always, its parent.
+  PlannedProcess* origin = nullptr;
   std::string name;
   bool zombie = false;  // has a place in the tree, a name and a status, nothing else
   TaskState::State task;
@@ -54,8 +56,8 @@ struct RestorePlan {
   // An address range that is free in every process, for the batch area.
   uint64_t area_address = 0;
   unsigned area_slots = 1;
-  // Sessions and groups that are led from outside of the tree.
-  bool foreign_session = false;
+  // Node i makes process i.
+  TreePlan tree;
   size_t threads = 0;
 };
 

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "base/error.h"
@@ -71,6 +72,8 @@ class Restore {
     for (const auto& p : plan_.processes)
       if (!p->zombie) living_.push_back(p.get());
     for (const PlannedProcess* p : living_) tables.push_back(p->ids.files_id());
+    std::ranges::sort(tables);
+    tables.erase(std::ranges::unique(tables).begin(), tables.end());
     files_.emplace(store_, options_, tables);
     files_->plan();
     verify_unread_images(store_);
@@ -83,10 +86,9 @@ class Restore {
     {
       std::optional<ClocksOfChildren> clocks;
       if (plan_.clocks && options_.time_namespace) clocks.emplace(*plan_.clocks);
-      tree_->build();
+      tree_->build(options_.sibling);
     }
     check_interrupted();
-    tree_->set_process_groups();
     tree_->end_zombies();
     statistics_.forking_time_us = microseconds_since(begin);
     log_info("Made {} processes, {} pages filled, {} shared", plan_.processes.size(), tree_->pages_filled(),

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "base/error.h"
 #include "objects/task/pending_signals.h"
@@ -93,21 +94,28 @@ class Directories {
   std::map<uint32_t, Fd> open_;
 };
 
+// What a process takes over: each table once, by the first process that has it.
+struct Share {
+  bool descriptors = true;
+  bool directories = true;
+};
+
 // The calls that give one process its descriptors, through one channel. Long tables take several batches; what is left
 // at the end has not been run.
-void take_over_files(PuppetTree& tree, const PlannedProcess& p, int channel, const RestoredFiles& files,
+void take_over_files(PuppetTree& tree, const PlannedProcess& p, Share share, int channel, const RestoredFiles& files,
                      Directories& directories, SyscallBatch& batch, StopWaiter& waiter) {
   Puppet& puppet = tree.puppet(p);
   const FdChannels& channels = tree.channels();
-  const auto& table = files.descriptors(p.ids.files_id());  // ascending by number
+  static const std::vector<DescriptorSlot> kNone;
+  const auto& table = share.descriptors ? files.descriptors(p.ids.files_id()) : kNone;  // ascending by number
 
   // Received descriptors get 0, 1, 2 ... in the order of their final numbers, so that none has to be moved away before
   // another: going down, the final number of each is free or its own.
   std::vector<int> sent;
   for (const DescriptorSlot& slot : table) sent.push_back(files.fd_of(slot.id));
   const int count = static_cast<int>(sent.size());
-  sent.push_back(directories.fd(p.fs.cwd_id()));
-  const bool changes_root = files.path_file(p.fs.root_id()).path != "/";
+  const bool changes_root = share.directories && files.path_file(p.fs.root_id()).path != "/";
+  if (share.directories) sent.push_back(directories.fd(p.fs.cwd_id()));
   if (changes_root) sent.push_back(directories.fd(p.fs.root_id()));
 
   const auto run = [&] {
@@ -126,9 +134,11 @@ void take_over_files(PuppetTree& tree, const PlannedProcess& p, int channel, con
     batch.must(SYS_chroot, {here});
     batch.must(SYS_close, {count + 1});
   }
-  batch.must(SYS_fchdir, {count});
-  batch.must(SYS_close, {count});
-  batch.must(SYS_umask, {p.fs.umask()});
+  if (share.directories) {
+    batch.must(SYS_fchdir, {count});
+    batch.must(SYS_close, {count});
+    batch.must(SYS_umask, {p.fs.umask()});
+  }
   for (int i = count; i-- > 0;) {
     const DescriptorSlot& slot = table[static_cast<size_t>(i)];
     if (slot.number != i) {
@@ -139,7 +149,7 @@ void take_over_files(PuppetTree& tree, const PlannedProcess& p, int channel, con
     }
     if (batch.size() + kNextCallsBytes > kLeaderSlotBytes) run();
   }
-  batch.must(SYS_close_range, {channels.first_number(), channels.end_number() - 1, 0});
+  if (share.descriptors) batch.must(SYS_close_range, {channels.first_number(), channels.end_number() - 1, 0});
 }
 
 void load_final_state(Puppet& puppet, const PlannedProcess& p, StopWaiter& waiter) {
@@ -162,12 +172,28 @@ void load_final_state(Puppet& puppet, const PlannedProcess& p, StopWaiter& waite
 
 void hand_over_files(PuppetTree& tree, Processes processes, const RestoredFiles& files, StopWaiter& waiter) {
   Directories directories(files);
+  std::set<uint32_t> tables, fs_structs;
+  std::map<const PlannedProcess*, Share> shares;
+  std::vector<const PlannedProcess*> receivers;
+  for (const PlannedProcess* p : processes) {
+    const Share share{tables.insert(p->ids.files_id()).second, fs_structs.insert(p->ids.fs_id()).second};
+    if (share.descriptors) {
+      shares[p] = share;
+      receivers.push_back(p);
+    } else if (share.directories) {
+      // Through a table that another one fills: while it is empty, and one at a time.
+      SyscallBatch batch;
+      take_over_files(tree, *p, share, 0, files, directories, batch, waiter);
+      tree.puppet(*p).run(batch, waiter);
+    }
+  }
   // A channel carries one message at a time.
-  for (size_t first = 0; first < processes.size(); first += FdChannels::kCount) {
-    const Processes some = processes.subspan(first, std::min<size_t>(FdChannels::kCount, processes.size() - first));
+  const Processes all(receivers);
+  for (size_t first = 0; first < all.size(); first += FdChannels::kCount) {
+    const Processes some = all.subspan(first, std::min<size_t>(FdChannels::kCount, all.size() - first));
     int channel = 0;
     run_in_leaders(tree, some, waiter, [&](const PlannedProcess& p, SyscallBatch& batch) {
-      take_over_files(tree, p, channel++, files, directories, batch, waiter);
+      take_over_files(tree, p, shares.at(&p), channel++, files, directories, batch, waiter);
     });
   }
 }

@@ -80,80 +80,15 @@ PuppetTree::PuppetTree(RestorePlan& plan, const ImageStore& store, RestoredFiles
 PuppetTree::~PuppetTree() {
   if (!released_) {
     // One that was cloned but not adopted yet is attached, too: whoever can be waited for is ours.
-    for (const auto& p : plan_.processes)
-      if (by_process_.contains(p.get()) || waitpid(p->pid, nullptr, __WALL | WNOHANG) >= 0) kill(p->pid, SIGKILL);
+    for (size_t i = 0; i < pids_.size(); ++i)
+      if (by_node_[i] != nullptr || waitpid(pids_[i], nullptr, __WALL | WNOHANG) >= 0) kill(pids_[i], SIGKILL);
     puppets_.clear();
-    for (const auto& p : plan_.processes)
-      while (waitpid(p->pid, nullptr, __WALL) == p->pid) {
+    temporary_.clear();
+    for (pid_t pid : pids_)
+      while (waitpid(pid, nullptr, __WALL) == pid) {
       }
   }
   prctl(PR_SET_CHILD_SUBREAPER, 0);
-}
-
-void PuppetTree::build() {
-  check_vdso(plan_.root());
-  start_root(plan_.root());
-  for (auto& p : plan_.processes)
-    if (!p->children.empty()) clone_children(*p);
-  // Advice that would change what a fork does comes after all forks (O-43).
-  for (auto& p : plan_.processes)
-    if (!p->zombie) advise_memory(*p);
-}
-
-void PuppetTree::start_root(PlannedProcess& root) {
-  const Puppet::Shape shape{.slots = plan_.area_slots,
-                            .first_slot_bytes = kLeaderSlotBytes,
-                            .other_slot_bytes = kThreadSlotBytes,
-                            .area_address = plan_.area_address};
-  puppets_.push_back(Puppet::start_root(
-      {.pid = root.pid, .personality = root.states.get<Personality>().value, .channels = &channels_}, shape, waiter_));
-  channels_.close_puppet_ends();
-  by_process_[&root] = puppets_.back().get();
-  places_[&root] = {getsid(0), getpgrp()};
-  start_memory(root);
-  finish_memory(root);
-}
-
-void PuppetTree::clone_children(PlannedProcess& parent) {
-  Puppet& p = puppet(parent);
-  Place& place = places_[&parent];
-  std::vector<PlannedProcess*> cloned;
-  const auto clone_some = [&](const auto& wanted) {
-    std::vector<std::pair<PlannedProcess*, SyscallBatch::Call>> now;
-    SyscallBatch batch;
-    const auto flush = [&] {
-      if (batch.empty()) return;
-      p.run(batch, waiter_);
-      batch.clear();
-      for (const auto& [child, call] : now) {
-        puppets_.push_back(Puppet::adopt_child(p, child->pid, waiter_));
-        by_process_[child] = puppets_.back().get();
-        places_[child] = place;
-        cloned.push_back(child);
-      }
-      now.clear();
-    };
-    for (PlannedProcess* child : parent.children) {
-      if (!wanted(*child)) continue;
-      now.emplace_back(child, Puppet::clone_process(batch, child->pid));
-      if (batch.size() + kBatchRoom > kLeaderSlotBytes) flush();
-    }
-    flush();
-  };
-  const bool must_lead = parent.sid == parent.pid && place.sid != parent.sid;
-  // Children of the session that the parent was born into come before it makes its own (O-15).
-  const auto older = [&](const PlannedProcess& c) { return must_lead && c.sid != parent.sid && c.sid != c.pid; };
-  clone_some(older);
-  if (must_lead) {
-    SyscallBatch batch;
-    batch.must(SYS_setsid, {});
-    p.run(batch, waiter_);
-    place = {parent.pid, parent.pid};
-  }
-  clone_some([&](const PlannedProcess& c) { return !older(c); });
-  std::erase_if(cloned, [](const PlannedProcess* c) { return c->zombie; });
-  for (PlannedProcess* c : cloned) start_memory(*c);
-  for (PlannedProcess* c : cloned) finish_memory(*c);
 }
 
 // ---- memory ----------------------------------------------------------------------------------------------
@@ -183,8 +118,8 @@ const FillPlan& PuppetTree::fill_plan(PlannedProcess& p) {
 
 std::vector<AddressRange> PuppetTree::inherited_ranges(const PlannedProcess& p) const {
   std::vector<AddressRange> out;
-  if (p.parent == nullptr) return out;
-  const auto& parents = p.parent->vmas.areas;
+  if (p.origin == nullptr) return out;
+  const auto& parents = p.origin->vmas.areas;
   auto at = parents.begin();
   for (const Vma& v : p.vmas.areas) {
     while (at != parents.end() && at->start < v.start) ++at;
@@ -283,7 +218,7 @@ void PuppetTree::start_memory(PlannedProcess& p) {
     const uint32_t mode = v.fdflags.value_or(O_RDONLY);
     return number_of(v.shmid, mode, [&] { return mapped_file(static_cast<uint32_t>(v.shmid), mode); });
   };
-  const bool same_exe = p.parent != nullptr && p.parent->mm.exe_file_id() == p.mm.exe_file_id();
+  const bool same_exe = p.origin != nullptr && p.origin->mm.exe_file_id() == p.mm.exe_file_id();
   const int exe =
       same_exe ? -1
                : number_of(p.mm.exe_file_id(), O_RDONLY, [&] { return mapped_file(p.mm.exe_file_id(), O_RDONLY); });
@@ -306,11 +241,11 @@ void PuppetTree::start_memory(PlannedProcess& p) {
   }
   // A child that has all areas of its parent has nothing else.
   const auto can_be_inherited = [](const Vma& v) { return !v.has(kNotInherited); };
-  const bool has_more = p.parent != nullptr && static_cast<ptrdiff_t>(inherited.size()) !=
-                                                   std::ranges::count_if(p.parent->vmas.areas, can_be_inherited);
+  const bool has_more = p.origin != nullptr && static_cast<ptrdiff_t>(inherited.size()) !=
+                                                   std::ranges::count_if(p.origin->vmas.areas, can_be_inherited);
   if (has_more) unmap_rest(*batch, inherited, puppet.host().area());
   const VdsoLayout vdso = vdso_layout(p.vmas.areas);
-  if (vdso.present() && (p.parent == nullptr || vdso_layout(p.parent->vmas.areas) != vdso))
+  if (vdso.present() && (p.origin == nullptr || vdso_layout(p.origin->vmas.areas) != vdso))
     batch->must(SYS_arch_prctl, {uapi::arch_map_vdso_64, vdso.vvar_start != 0 ? vdso.vvar_start : vdso.vdso_start});
   for (size_t i = 0; i < p.vmas.areas.size(); ++i) {
     const Vma& v = p.vmas.areas[i];
@@ -323,7 +258,7 @@ void PuppetTree::start_memory(PlannedProcess& p) {
     if (writable_first) batch->must(SYS_mprotect, {v.start, v.size_bytes(), v.prot});
     flush_if_full();
   }
-  if (p.parent == nullptr || !same_mm_fields(p.parent->mm, p.mm)) set_mm_fields(*batch, p.mm, exe);
+  if (p.origin == nullptr || !same_mm_fields(p.origin->mm, p.mm)) set_mm_fields(*batch, p.mm, exe);
   if (!sent.empty()) batch->must(SYS_close_range, {0, sent.size() - 1, 0});
   if (batch->empty()) return;
   puppet.start(*batch);
@@ -337,12 +272,12 @@ void PuppetTree::finish_memory(PlannedProcess& p) {
     batches_.erase(batch);
   }
   const FillTarget target{p.pid, puppet.memory_fd(), p.describe()};
-  if (p.parent == nullptr) {
+  if (p.origin == nullptr) {
     const FillStats s = fill_plan(p).fill(target);
     stats_.written_pages += s.written_pages;
     return;
   }
-  const FillPlan::ChildFill result = fill_plan(p).fill_child(target, fill_plan(*p.parent), inherited_ranges(p));
+  const FillPlan::ChildFill result = fill_plan(p).fill_child(target, fill_plan(*p.origin), inherited_ranges(p));
   stats_.written_pages += result.stats.written_pages;
   stats_.kept_pages += result.stats.kept_pages;
   if (result.drop.empty()) return;
@@ -378,32 +313,7 @@ void PuppetTree::advise_memory(PlannedProcess& p) {
   if (!batch.empty()) puppet.run(batch, waiter_);
 }
 
-// ---- sessions, groups, threads ---------------------------------------------------------------------------
-
-void PuppetTree::set_process_groups() {
-  std::map<pid_t, const PlannedProcess*> by_pid;
-  for (const auto& p : plan_.processes) by_pid[p->pid] = p.get();
-  // Leaders without children have not made their sessions yet.
-  for (const auto& p : plan_.processes) {
-    Place& place = places_[p.get()];
-    if (p->sid != p->pid || place.sid == p->pid) continue;
-    SyscallBatch batch;
-    batch.must(SYS_setsid, {});
-    puppet(*p).run(batch, waiter_);
-    place = {p->pid, p->pid};
-  }
-  // A group exists from its leader's call on; then the members can join (O-17).
-  for (const bool leaders : {true, false})
-    for (const auto& p : plan_.processes) {
-      Place& place = places_[p.get()];
-      if (place.pgid == p->pgid || (p->pgid == p->pid) != leaders) continue;
-      if (!by_pid.contains(p->pgid)) continue;  // the group of the caller, which the root was born into
-      SyscallBatch batch;
-      batch.must(SYS_setpgid, {0, p->pgid});
-      puppet(*p).run(batch, waiter_);
-      place.pgid = p->pgid;
-    }
-}
+// ---- the dead, and threads -------------------------------------------------------------------------------
 
 void PuppetTree::end_zombies() {
   std::set<const PlannedProcess*> parents;

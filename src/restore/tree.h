@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -21,10 +22,9 @@ class PuppetTree {
   PuppetTree(const PuppetTree&) = delete;
   PuppetTree& operator=(const PuppetTree&) = delete;
 
-  // Starts the root and, top down, fills each process and clones its children from it.
-  void build();
-  // Groups, then threads. Memory of all processes is final.
-  void set_process_groups();
+  // Makes all processes by the steps of the plan, fills each before others are cloned from it, and ends the temporary
+  // ones. `sibling`: the root is a child of this program's parent.
+  void build(bool sibling);
   void clone_threads();
   // Processes that are dead in the images die, and their parents are not told (O-53).
   void end_zombies();
@@ -41,8 +41,21 @@ class PuppetTree {
   uint64_t pages_shared() const { return stats_.kept_pages; }
 
  private:
-  void start_root(PlannedProcess& root);
-  void clone_children(PlannedProcess& parent);
+  // tree_steps.cpp
+  // Calls of one node, in order, and whom they create with what tables shared.
+  struct Work {
+    SyscallBatch batch;
+    std::vector<std::pair<int, uint64_t>> born;
+  };
+  void start_outside(const TreeStep& step, bool sibling);
+  void queue(const TreeStep& step);
+  void run_queued();
+  void fill_born();
+  void end_temporary(const TreeStep& step);
+  void adopt(const Puppet& creator, int node);
+  PlannedProcess* process_of(int node) const;
+  Puppet& puppet_at(int node) { return *by_node_[static_cast<size_t>(node)]; }
+  pid_t pid_of(int node) const { return pids_[static_cast<size_t>(node)]; }
   // Bottom half of a clone: memory of `p`, whose puppet has a copy of its parent's (or nothing, for the root).
   void start_memory(PlannedProcess& p);
   void finish_memory(PlannedProcess& p);
@@ -52,10 +65,6 @@ class PuppetTree {
   int mapped_file(uint32_t id, uint32_t mode);
   void check_vdso(const PlannedProcess& p) const;
   const FillPlan& fill_plan(PlannedProcess& p);
-  // The session and group that a process has at this moment of the building.
-  struct Place {
-    pid_t sid = 0, pgid = 0;
-  };
 
   RestorePlan& plan_;
   const ImageStore& store_;
@@ -64,7 +73,13 @@ class PuppetTree {
   FdChannels channels_;
   std::vector<std::unique_ptr<Puppet>> puppets_;
   std::unordered_map<const PlannedProcess*, Puppet*> by_process_;
-  std::unordered_map<const PlannedProcess*, Place> places_;
+  std::vector<pid_t> pids_;       // by node of the plan
+  std::vector<Puppet*> by_node_;  // null before it is born and after its end
+  std::vector<std::unique_ptr<Puppet>> temporary_;
+  std::map<int, Work> queued_;                  // by node that acts
+  std::vector<std::pair<int, uint64_t>> born_;  // not filled yet, and what they share
+  std::set<int> led_;                           // nodes that made a group of their own
+  bool begins_groups_ = false;                  // something queued does
   std::unordered_map<const PlannedProcess*, std::unique_ptr<FillPlan>> fills_;
   std::unordered_map<const PlannedProcess*, std::unique_ptr<SyscallBatch>> batches_;
   std::map<uint64_t, Fd> shared_objects_;

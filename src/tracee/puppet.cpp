@@ -155,7 +155,12 @@ std::unique_ptr<Puppet> Puppet::start_root(const StubOptions& options, const Sha
   Fd go_read(go[0]), go_write(go[1]);
 
   pid_t wanted = options.pid;
-  uapi::clone_args args{.exit_signal = SIGCHLD};
+  uapi::clone_args args{};
+  // A sibling has this program's exit signal, and must not be given one.
+  if (options.sibling)
+    args.flags = CLONE_PARENT;
+  else
+    args.exit_signal = SIGCHLD;
   if (wanted != 0) {
     args.set_tid = reinterpret_cast<uint64_t>(&wanted);
     args.set_tid_size = 1;
@@ -305,8 +310,12 @@ SyscallBatch::Call clone_call(SyscallBatch& batch, uint64_t flags, uint64_t exit
 
 }  // namespace
 
-SyscallBatch::Call Puppet::clone_process(SyscallBatch& batch, pid_t pid) {
-  return clone_call(batch, 0, SIGCHLD, pid);
+SyscallBatch::Call Puppet::clone_process(SyscallBatch& batch, pid_t pid, uint64_t shared) {
+  return clone_call(batch, shared, SIGCHLD, pid);
+}
+
+SyscallBatch::Call Puppet::clone_temporary(SyscallBatch& batch, pid_t pid, uint64_t shared) {
+  return clone_call(batch, shared, 0, pid);
 }
 
 SyscallBatch::Call Puppet::clone_thread(SyscallBatch& batch, pid_t tid) {

@@ -46,6 +46,7 @@ struct StubOptions {
   pid_t pid = 0;             // the pid it must have; 0: any
   uint64_t personality = 0;  // the layout of new mappings is decided at exec (mmap_base)
   const FdChannels* channels = nullptr;
+  bool sibling = false;  // a child of this program's parent
 };
 
 class Puppet {
@@ -94,8 +95,10 @@ class Puppet {
   // The signal that is to stop it as soon as it is released; 0: it runs.
   void set_stop_signal(int signal) { stop_signal_ = signal; }
 
-  // The clone3 call of a new child or thread; the arguments live in the batch's data.
-  static SyscallBatch::Call clone_process(SyscallBatch& batch, pid_t pid);
+  // The clone3 call of a new child or thread; the arguments live in the batch's data. `shared`: CLONE_FILES, CLONE_FS.
+  static SyscallBatch::Call clone_process(SyscallBatch& batch, pid_t pid, uint64_t shared = 0);
+  // One that ends before the tree runs: its parent gets no signal, and waits for it with __WALL.
+  static SyscallBatch::Call clone_temporary(SyscallBatch& batch, pid_t pid, uint64_t shared = 0);
   static SyscallBatch::Call clone_thread(SyscallBatch& batch, pid_t tid);
 
  private:

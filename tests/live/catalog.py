@@ -44,7 +44,8 @@ ENTRIES = (
     _entry("thread_attributes"), _entry("process_attributes"), _entry("sched_deadline"),
     _entry("exe_elf"), _entry("clocks", gap_s=2.0),
     # the tree
-    _entry("session_tree"), _entry("tree_cow", modes=STOPPABLE), _entry("zombies"), _entry("fork_storm", compares=False, replays=False),
+    _entry("session_tree"), _entry("orphans"), _entry("shared_tables", modes=STOPPABLE),
+    _entry("tree_cow", modes=STOPPABLE), _entry("zombies"), _entry("fork_storm", compares=False, replays=False),
     # files
     _entry("files_regular"), _entry("files_devices"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _honest("fifos"),
     # what cannot be saved, or not without an option
