@@ -33,65 +33,71 @@ Workers::~Workers() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
+    jobs_.clear();
   }
   wake_.notify_all();
   for (std::thread& t : threads_) t.join();
 }
 
+void Workers::post(std::function<void()> job) {
+  {
+    const std::lock_guard lock(mutex_);
+    jobs_.push_back(std::move(job));
+  }
+  wake_.notify_one();
+}
+
 void Workers::start(std::vector<std::function<void()>> jobs) {
   {
-    std::unique_lock lock(mutex_);
-    // A worker that woke up late may still be finding out that nothing is left of the set before.
-    done_.wait(lock, [&] { return busy_ == 0; });
-    jobs_ = std::move(jobs);
-    next_ = 0;
-    finished_ = 0;
-    failure_ = nullptr;
-    ++round_;
+    const std::lock_guard lock(mutex_);
+    for (auto& job : jobs) jobs_.push_back(std::move(job));
   }
   wake_.notify_all();
 }
 
+void Workers::run_one(std::unique_lock<std::mutex>& lock) {
+  if (jobs_.empty()) {
+    done_.wait(lock);
+    return;
+  }
+  const auto job = std::move(jobs_.front());
+  jobs_.pop_front();
+  ++running_;
+  lock.unlock();
+  std::exception_ptr failure;
+  try {
+    job();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  lock.lock();
+  --running_;
+  if (failure && !failure_) failure_ = failure;
+  done_.notify_all();
+}
+
 void Workers::finish() {
-  work();
   std::unique_lock lock(mutex_);
-  done_.wait(lock, [&] { return finished_ == jobs_.size() && busy_ == 0; });
-  jobs_.clear();
+  while (!jobs_.empty() || running_ != 0) run_one(lock);
+  rethrow();
+}
+
+void Workers::help_until(const std::atomic<bool>& done) {
+  std::unique_lock lock(mutex_);
+  while (!done && (!jobs_.empty() || running_ != 0)) run_one(lock);
+  rethrow();
+}
+
+void Workers::rethrow() {
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
-void Workers::work() {
-  size_t did = 0;
-  std::exception_ptr failure;
-  for (size_t i; (i = next_.fetch_add(1)) < jobs_.size();) {
-    try {
-      jobs_[i]();
-    } catch (...) {
-      if (!failure) failure = std::current_exception();
-    }
-    ++did;
-  }
-  const std::lock_guard lock(mutex_);
-  finished_ += did;
-  if (failure && !failure_) failure_ = failure;
-}
-
 void Workers::serve() {
-  uint64_t seen = 0;
+  std::unique_lock lock(mutex_);
   for (;;) {
-    {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return stop_ || round_ != seen; });
-      if (stop_) return;
-      seen = round_;
-      ++busy_;
-    }
-    work();
-    {
-      const std::lock_guard lock(mutex_);
-      --busy_;
-    }
-    done_.notify_one();
+    wake_.wait(lock, [&] { return stop_ || !jobs_.empty(); });
+    if (stop_) return;
+    run_one(lock);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <mutex>
@@ -22,22 +23,24 @@ class Workers {
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
-  // The jobs begin at once, in any order, in the workers. One set at a time.
+  // The job begins as soon as a worker is free.
+  void post(std::function<void()> job);
   void start(std::vector<std::function<void()>> jobs);
   // Takes part until all are done. Rethrows the first exception of a job; the others are still finished.
   void finish();
+  // Takes part until `done`, which a job sets as the last thing it does, or until all are finished. Rethrows likewise.
+  void help_until(const std::atomic<bool>& done);
 
  private:
   void serve();
-  void work();
+  // Runs one job, or waits for the end of one; `lock` is held before and after.
+  void run_one(std::unique_lock<std::mutex>& lock);
+  void rethrow();
 
-  std::vector<std::function<void()>> jobs_;
-  std::atomic<size_t> next_{0};
+  std::deque<std::function<void()>> jobs_;
   std::mutex mutex_;
   std::condition_variable wake_, done_;
-  size_t finished_ = 0;
-  size_t busy_ = 0;  // threads inside work()
-  uint64_t round_ = 0;
+  size_t running_ = 0;
   bool stop_ = false;
   std::exception_ptr failure_;
   std::vector<std::thread> threads_;

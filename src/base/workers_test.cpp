@@ -35,5 +35,55 @@ TEST(Workers, TheFirstFailureIsThrownAndTheRestIsDone) {
   EXPECT_NO_THROW(workers.finish());
 }
 
+TEST(Workers, OneJobCanBeWaitedForWhileOthersFollow) {
+  Workers workers(1);
+  std::atomic<bool> begun = false, go = false, first = false;
+  std::atomic<int> ran = 0;
+  workers.post([&] {
+    begun = true;
+    while (!go) std::this_thread::yield();
+    ++ran;
+  });
+  while (!begun) std::this_thread::yield();
+  workers.post([&] {
+    ++ran;
+    first = true;
+  });
+  workers.help_until(first);
+  EXPECT_EQ(ran, 1);
+  go = true;
+  workers.post([&] { ++ran; });
+  workers.finish();
+  EXPECT_EQ(ran, 3);
+}
+
+TEST(Workers, AFailureEndsTheWait) {
+  Workers workers(1);
+  std::atomic<bool> never = false;
+  workers.post([] { throw Error(Reason::SYSTEM, "first"); });
+  EXPECT_THROW(workers.help_until(never), Error);
+}
+
+TEST(Workers, WhatHasNotBegunIsDroppedAtTheEnd) {
+  std::atomic<int> ran = 0;
+  std::atomic<bool> begun = false, go = false;
+  {
+    Workers workers(1);
+    workers.post([&] {
+      begun = true;
+      while (!go) std::this_thread::yield();
+      ++ran;
+    });
+    while (!begun) std::this_thread::yield();
+    workers.post([&] { ++ran; });
+    std::thread release([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      go = true;
+    });
+    release.detach();
+  }
+  EXPECT_EQ(ran, 1);
+}
+
 }  // namespace
 }  // namespace stasis
