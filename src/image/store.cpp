@@ -39,11 +39,21 @@ void expect_dump_kind(ImageKind kind) {
   }
 }
 
-void compare_checksum(const Manifest& expected, const std::string& name, std::string_view content,
-                      const std::string& shown_name) {
-  auto entry = expected.find(name);
-  if (entry == expected.end() || !entry->second.checksum) return;
-  if (*entry->second.checksum == image_checksum(content)) return;
+// `size_bytes` of the file as it is now; nothing: there is none.
+void compare_size(const ManifestEntry& expected, std::optional<uint64_t> size_bytes, const std::string& shown_name) {
+  if (size_bytes == expected.size_bytes) return;
+  const Reason reason = !size_bytes                         ? Reason::IMAGE_MISSING
+                        : *size_bytes < expected.size_bytes ? Reason::IMAGE_TRUNCATED
+                                                            : Reason::IMAGE_CORRUPT;
+  throw Error(reason, size_bytes
+                          ? fmt::format("the file has {} bytes and was made with {}", *size_bytes, expected.size_bytes)
+                          : "an image file is missing")
+      .object(shown_name)
+      .remedy(fmt::format("{}; if the file was changed on purpose, remove {}", incomplete_remedy, manifest_file_name));
+}
+
+void compare_checksum(const ManifestEntry& expected, std::string_view content, const std::string& shown_name) {
+  if (!expected.checksum || *expected.checksum == image_checksum(content)) return;
   throw Error(Reason::IMAGE_CORRUPT, "the file has another checksum than when it was made")
       .object(shown_name)
       .remedy(
@@ -227,10 +237,13 @@ std::optional<ImageReader> ImageStore::reader(ImageKind kind, uint64_t id) const
 
 std::optional<std::string> ImageStore::read_checked(const std::string& name) const {
   std::optional<std::string> content = medium_->read_file(name);
-  if (content && !expected_.empty()) {
-    compare_checksum(expected_, name, *content, medium_->shown_name(name));
-    compared_.insert(name);
-  }
+  const auto entry = expected_.find(name);
+  if (entry == expected_.end()) return content;
+  const std::string shown = medium_->shown_name(name);
+  compare_size(entry->second, content ? std::optional<uint64_t>(content->size()) : std::nullopt, shown);
+  compare_checksum(entry->second, *content, shown);
+  const std::lock_guard lock(*mutex_);
+  compared_.insert(name);
   return content;
 }
 
@@ -290,19 +303,9 @@ bool verify_manifest(ImageStore& store) {
   std::optional<std::string> text = store.medium_->read_file(manifest_name);
   if (!text) return false;
   Manifest manifest = decode_manifest(*text, store.medium_->shown_name(manifest_name));
-  for (const auto& [name, entry] : manifest) {
-    std::optional<uint64_t> size_bytes = store.medium_->size_bytes(name);
-    if (size_bytes == entry.size_bytes) continue;
-    Reason reason = !size_bytes                      ? Reason::IMAGE_MISSING
-                    : *size_bytes < entry.size_bytes ? Reason::IMAGE_TRUNCATED
-                                                     : Reason::IMAGE_CORRUPT;
-    throw Error(reason, size_bytes
-                            ? fmt::format("the file has {} bytes and was made with {}", *size_bytes, entry.size_bytes)
-                            : "an image file is missing")
-        .object(store.medium_->shown_name(name))
-        .remedy(
-            fmt::format("{}; if the file was changed on purpose, remove {}", incomplete_remedy, manifest_file_name));
-  }
+  // The others are compared when they are read, or by verify_unread_images().
+  for (const auto& [name, entry] : manifest)
+    if (!entry.checksum) compare_size(entry, store.medium_->size_bytes(name), store.medium_->shown_name(name));
   store.expected_ = std::move(manifest);
   // It had to be read first: it tells the version.
   store.read_checked(inventory_name());

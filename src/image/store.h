@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -116,7 +117,7 @@ class ImageStore {
   // Removes what this store made; the destructor does the same.
   void abort() noexcept;
 
-  // Reading ---------------------------------------------------------------------------------------------
+  // Reading: any thread, several at once ----------------------------------------------------------------
 
   // The file, if there is one.
   std::optional<ImageReader> reader(ImageKind kind, uint64_t id = 0) const;
@@ -157,7 +158,8 @@ class ImageStore {
   std::unordered_map<std::string, std::unique_ptr<ImageWriter>> writers_;
   Manifest written_;   // what this store made, and the manifest of the dump to be
   Manifest expected_;  // from the manifest of the dump that is read; empty: nothing is known
-  mutable std::unordered_set<std::string> compared_;  // files whose checksum was found right
+  mutable std::unordered_set<std::string> compared_;                    // files whose checksum was found right
+  std::unique_ptr<std::mutex> mutex_ = std::make_unique<std::mutex>();  // for compared_
   uint32_t next_pages_id_ = 1;
   bool writing_ = false;
   bool committed_ = false;
@@ -168,11 +170,11 @@ class ImageStore {
 // descriptor tables keyed by id. Do this first: it also tells the store how old files are framed.
 pb::inventory_entry read_inventory(ImageStore& store);
 
-// Compares the directory with its manifest: every file is there with its size, and checksums are remembered
-// and compared as files are read. False when there is no manifest (images of other tools have none).
+// Compares the directory with its manifest: every raw file is there with its size; sizes and checksums of the others
+// are remembered, and compared as files are read. False when there is no manifest (images of other tools have none).
 bool verify_manifest(ImageStore& store);
 
-// Compares the checksums of the files that nobody has read: damage to a dump is told even where it does no harm today.
+// Compares the files that nobody has read: damage to a dump is told even where it does no harm today.
 void verify_unread_images(const ImageStore& store);
 
 // Writes a file of the work directory (stats-dump ...): this one record.

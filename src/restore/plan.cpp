@@ -8,12 +8,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <set>
 
 #include "arch/arch.h"
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/workers.h"
 #include "image/extension.h"
 #include "kernel/proc.h"
 #include "memory/vdso.h"
@@ -42,7 +44,7 @@ class PlanReader {
     verify_manifest(store_);
     read_tree();
     extension_ = Extension::read(store_);
-    for (auto& p : plan_.processes) read_process(*p);
+    read_processes();
     if (extension_) extension_->expect_all_asked();
     check_namespaces(inventory);
     check_sharing();
@@ -94,12 +96,43 @@ class PlanReader {
     return core;
   }
 
+  void read_processes() {
+    Workers workers;
+    constexpr size_t kThreadsPerJob = 64;
+    std::vector<std::function<void()>> jobs;
+    for (auto& p : plan_.processes) {
+      jobs.emplace_back([this, p = p.get()] { read_process(*p); });
+      for (size_t first = 1; first < p->threads.size(); first += kThreadsPerJob)
+        jobs.emplace_back([this, p = p.get(), first] {
+          read_threads(*p, first, std::min(first + kThreadsPerJob, p->threads.size()));
+        });
+    }
+    workers.start(std::move(jobs));
+    workers.finish();
+  }
+
   void read_process(PlannedProcess& p) {
     const auto id = static_cast<uint64_t>(p.pid);
-    for (PlannedThread& t : p.threads) {
+    read_threads(p, 0, 1);
+    if (p.zombie) return;
+    store_.require_single(ImageKind::IDS, id, p.ids);
+    store_.require_single(ImageKind::MM, id, p.mm);
+    store_.require_single(ImageKind::FS, id, p.fs);
+    if (p.mm.has_dumpable()) p.states.edit<Dumpable>().value = p.mm.dumpable();
+    p.states.edit<ThpDisable>().disabled = p.mm.thp_disabled();
+    p.vmas = decode_vmas(p.mm, fmt::format("mm-{}.img", id));
+    p.pages = PagemapReader::open(store_, ImageKind::PAGEMAP, id);
+    const std::string pages = fmt::format("pagemap-{}.img", id);
+    if (!p.pages) throw Error(Reason::IMAGE_MISSING, "its page map is not there").object(pages);
+    p.fill.emplace(*p.pages, p.vmas.areas, pages);
+  }
+
+  void read_threads(PlannedProcess& p, size_t first, size_t end) {
+    for (size_t i = first; i < end; ++i) {
+      PlannedThread& t = p.threads[i];
       const pb::core_entry core = read_core(t.tid);
       const std::string image = fmt::format("core-{}.img", t.tid);
-      if (t.tid == p.pid) {
+      if (i == 0) {
         if (!core.has_tc()) throw Error(Reason::IMAGE_CORRUPT, "it has no part of the whole task").object(image);
         TaskState::decode(core, p.task);
         p.name = p.task.comm;
@@ -113,13 +146,6 @@ class PlanReader {
       t.states.decode(core, image);
       if (extension_) read_extension(p, t);
     }
-    store_.require_single(ImageKind::IDS, id, p.ids);
-    store_.require_single(ImageKind::MM, id, p.mm);
-    store_.require_single(ImageKind::FS, id, p.fs);
-    if (p.mm.has_dumpable()) p.states.edit<Dumpable>().value = p.mm.dumpable();
-    p.states.edit<ThpDisable>().disabled = p.mm.thp_disabled();
-    p.vmas = decode_vmas(p.mm, fmt::format("mm-{}.img", id));
-    p.pages = PagemapReader::open(store_, ImageKind::PAGEMAP, id);
   }
 
   void read_extension(PlannedProcess& p, PlannedThread& t) {

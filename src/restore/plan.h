@@ -11,6 +11,7 @@
 #include "base/restore_options.h"
 #include "image/pagemap.h"
 #include "image/store.h"
+#include "memory/fill.h"
 #include "memory/vma.h"
 #include "objects/task/task_state.h"
 #include "objects/task_object.h"
@@ -46,6 +47,7 @@ struct PlannedProcess {
   pb::fs_entry fs;
   VmaList vmas;
   std::optional<PagemapReader> pages;
+  std::optional<FillPlan> fill;
 };
 
 struct RestorePlan {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <set>
 
@@ -201,11 +202,19 @@ void hand_over_files(PuppetTree& tree, Processes processes, const RestoredFiles&
 void settle(PuppetTree& tree, Processes processes, const RestoredFiles& files, const RestoreOptions& options,
             StopWaiter& waiter) {
   // From outside, while the tasks still have the credentials of this program.
+  constexpr size_t kThreadsPerJob = 64;
+  std::vector<std::function<void()>> jobs;
   for (const PlannedProcess* p : processes) {
     tree.puppet(*p).host().set_report(free_report_signal(*p));
-    p->states.apply(view_of(*p, p->threads.front(), options));
-    for (const PlannedThread& t : p->threads) t.states.apply(view_of(*p, t, options));
+    for (size_t first = 0; first < p->threads.size(); first += kThreadsPerJob)
+      jobs.emplace_back([p, first, &options] {
+        if (first == 0) p->states.apply(view_of(*p, p->threads.front(), options));
+        const auto end = std::min(first + kThreadsPerJob, p->threads.size());
+        for (size_t i = first; i < end; ++i) p->threads[i].states.apply(view_of(*p, p->threads[i], options));
+      });
   }
+  tree.workers().start(std::move(jobs));
+  tree.workers().finish();
   // The process as a whole before the credentials of any thread; threads end with theirs.
   run_in_leaders(tree, processes, waiter, [&](const PlannedProcess& p, SyscallBatch& batch) {
     p.states.settle(view_of(p, p.threads.front(), options), batch);

@@ -78,6 +78,7 @@ PuppetTree::PuppetTree(RestorePlan& plan, const ImageStore& store, RestoredFiles
 }
 
 PuppetTree::~PuppetTree() {
+  workers_.reset();
   if (!released_) {
     // One that was cloned but not adopted yet is attached, too: whoever can be waited for is ours.
     for (size_t i = 0; i < pids_.size(); ++i)
@@ -104,16 +105,6 @@ void PuppetTree::check_vdso(const PlannedProcess& p) const {
     throw Error(Reason::IMAGE_UNSUPPORTED, "the vdso of this kernel is another one: " + difference)
         .object(p.describe())
         .remedy("restore on the kernel of the dump");
-}
-
-const FillPlan& PuppetTree::fill_plan(PlannedProcess& p) {
-  auto& plan = fills_[&p];
-  if (!plan) {
-    if (!p.pages)
-      throw Error(Reason::IMAGE_MISSING, "its page map is not there").object(fmt::format("pagemap-{}.img", p.pid));
-    plan = std::make_unique<FillPlan>(*p.pages, p.vmas.areas, fmt::format("pagemap-{}.img", p.pid));
-  }
-  return *plan;
 }
 
 std::vector<AddressRange> PuppetTree::inherited_ranges(const PlannedProcess& p) const {
@@ -197,7 +188,7 @@ void set_mm_fields(SyscallBatch& batch, const pb::mm_entry& mm, int exe_fd) {
 
 void PuppetTree::start_memory(PlannedProcess& p) {
   Puppet& puppet = this->puppet(p);
-  const FillPlan& fill = fill_plan(p);
+  const FillPlan& fill = *p.fill;
   const std::vector<AddressRange> inherited = inherited_ranges(p);
   const auto is_inherited = [&](const Vma& v) {
     return std::binary_search(inherited.begin(), inherited.end(), AddressRange{v.start, v.end},
@@ -265,22 +256,34 @@ void PuppetTree::start_memory(PlannedProcess& p) {
   batches_[&p] = std::move(batch);
 }
 
-void PuppetTree::finish_memory(PlannedProcess& p) {
+// The areas stand; a worker writes the pages, while other processes are made.
+void PuppetTree::fill_memory(PlannedProcess& p) {
   Puppet& puppet = this->puppet(p);
   if (const auto batch = batches_.find(&p); batch != batches_.end()) {
     puppet.finish(*batch->second, waiter_);
     batches_.erase(batch);
   }
-  const FillTarget target{p.pid, puppet.memory_fd(), p.describe()};
-  if (p.origin == nullptr) {
-    const FillStats s = fill_plan(p).fill(target);
-    stats_.written_pages += s.written_pages;
-    return;
-  }
-  const FillPlan::ChildFill result = fill_plan(p).fill_child(target, fill_plan(*p.origin), inherited_ranges(p));
+  PendingFill& pending = *(filling_[&p] = std::make_unique<PendingFill>());
+  workers_->post([this, &p, &puppet, &pending] {
+    const FillTarget target{p.pid, puppet.memory_fd(), p.describe()};
+    if (p.origin == nullptr)
+      pending.result.stats = p.fill->fill(target);
+    else
+      pending.result = p.fill->fill_child(target, *p.origin->fill, inherited_ranges(p));
+    pending.done = true;
+  });
+}
+
+void PuppetTree::finish_memory(PlannedProcess& p) {
+  const auto at = filling_.find(&p);
+  if (at == filling_.end()) return;
+  workers_->help_until(at->second->done);
+  const FillPlan::ChildFill result = std::move(at->second->result);
+  filling_.erase(at);
   stats_.written_pages += result.stats.written_pages;
   stats_.kept_pages += result.stats.kept_pages;
   if (result.drop.empty()) return;
+  Puppet& puppet = this->puppet(p);
   SyscallBatch batch;
   for (const AddressRange& r : result.drop) {
     batch.must(SYS_madvise, {r.start, r.size_bytes(), MADV_DONTNEED});
@@ -294,7 +297,7 @@ void PuppetTree::finish_memory(PlannedProcess& p) {
 
 void PuppetTree::advise_memory(PlannedProcess& p) {
   Puppet& puppet = this->puppet(p);
-  const FillPlan& fill = fill_plan(p);
+  const FillPlan& fill = *p.fill;
   SyscallBatch batch;
   for (size_t i = 0; i < p.vmas.areas.size(); ++i) {
     const Vma& v = p.vmas.areas[i];

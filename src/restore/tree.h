@@ -1,12 +1,15 @@
 // The tree of puppets: processes with their memory, sessions, groups and threads.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <unordered_map>
 #include <vector>
 
+#include "base/workers.h"
 #include "memory/fill.h"
 #include "objects/files/restored_files.h"
 #include "restore/plan.h"
@@ -32,6 +35,7 @@ class PuppetTree {
   Puppet& puppet(const PlannedProcess& p) { return *by_process_.at(&p); }
   std::span<const std::unique_ptr<Puppet>> puppets() const { return puppets_; }
   const FdChannels& channels() const { return channels_; }
+  Workers& workers() { return *workers_; }
   // All puppets are on their own: the destructor leaves them alone.
   void released() {
     puppets_.clear();
@@ -58,13 +62,19 @@ class PuppetTree {
   pid_t pid_of(int node) const { return pids_[static_cast<size_t>(node)]; }
   // Bottom half of a clone: memory of `p`, whose puppet has a copy of its parent's (or nothing, for the root).
   void start_memory(PlannedProcess& p);
+  void fill_memory(PlannedProcess& p);
   void finish_memory(PlannedProcess& p);
   void advise_memory(PlannedProcess& p);
   std::vector<AddressRange> inherited_ranges(const PlannedProcess& p) const;
   int shared_object(uint64_t shmid);
   int mapped_file(uint32_t id, uint32_t mode);
   void check_vdso(const PlannedProcess& p) const;
-  const FillPlan& fill_plan(PlannedProcess& p);
+
+  // Pages of a process, on their way.
+  struct PendingFill {
+    FillPlan::ChildFill result;
+    std::atomic<bool> done = false;
+  };
 
   RestorePlan& plan_;
   const ImageStore& store_;
@@ -78,14 +88,16 @@ class PuppetTree {
   std::vector<std::unique_ptr<Puppet>> temporary_;
   std::map<int, Work> queued_;                  // by node that acts
   std::vector<std::pair<int, uint64_t>> born_;  // not filled yet, and what they share
+  std::vector<PlannedProcess*> mapping_;        // whose memory was started
   std::set<int> led_;                           // nodes that made a group of their own
   bool begins_groups_ = false;                  // something queued does
-  std::unordered_map<const PlannedProcess*, std::unique_ptr<FillPlan>> fills_;
+  std::unordered_map<const PlannedProcess*, std::unique_ptr<PendingFill>> filling_;
   std::unordered_map<const PlannedProcess*, std::unique_ptr<SyscallBatch>> batches_;
   std::map<uint64_t, Fd> shared_objects_;
   std::map<std::pair<uint32_t, uint32_t>, Fd> mapped_files_;
   FillStats stats_;
   bool released_ = false;
+  std::optional<Workers> workers_{std::in_place};
 };
 
 }  // namespace stasis

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <optional>
+#include <utility>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -23,6 +24,8 @@ namespace {
 
 // Room for one more step in a slot.
 constexpr size_t kStepBytes = 1024;
+// While the next ones are cloned, the memory of these is filled.
+constexpr size_t kBornAtOnce = 32;
 
 // Ids for temporary processes that have no id to keep: free ones, that are not of the tree, and far from those that the
 // kernel gives next.
@@ -80,6 +83,8 @@ void PuppetTree::build(bool sibling) {
   }
   run_queued();
   fill_born();
+  fill_born();
+  for (auto& p : plan_.processes) finish_memory(*p);
   // Advice that would change what a fork does comes after all forks (O-43).
   for (auto& p : plan_.processes)
     if (!p->zombie) advise_memory(*p);
@@ -114,9 +119,15 @@ void PuppetTree::queue(const TreeStep& step) {
   // It must have been born; and a group must have begun, or still have whoever is about to leave it.
   if (by_node_[static_cast<size_t>(actor)] == nullptr || (joins_other && (begins_groups_ || led_.contains(actor))))
     run_queued();
-  if (create) fill_born();
+  if (create) {
+    fill_born();
+    if (PlannedProcess* p = process_of(actor)) {
+      if (std::ranges::find(mapping_, p) != mapping_.end()) fill_born();
+      finish_memory(*p);
+    }
+  }
   Work& work = queued_[actor];
-  if (work.batch.size() + kStepBytes > kLeaderSlotBytes) run_queued();
+  if (work.batch.size() + kStepBytes > kLeaderSlotBytes || work.born.size() == kBornAtOnce) run_queued();
   SyscallBatch& batch = queued_[actor].batch;
   switch (step.kind) {
     case TreeStep::Kind::create:
@@ -169,19 +180,18 @@ void PuppetTree::adopt(const Puppet& creator, int node) {
   }
 }
 
-// Memory of those that were born since the last time, before anybody is cloned from them.
+// Memory of those that were born since the last time. Their own calls run while the next ones are cloned.
 void PuppetTree::fill_born() {
-  std::vector<int> started;
+  for (PlannedProcess* p : std::exchange(mapping_, {})) fill_memory(*p);
   for (const auto& [node, tables] : born_) {
     PlannedProcess& p = *process_of(node);
     start_memory(p);
     // In a shared table the numbers of received files must be free again before the next one receives.
     if ((tables & CLONE_FILES) != 0)
-      finish_memory(p);
+      fill_memory(p);
     else
-      started.push_back(node);
+      mapping_.push_back(&p);
   }
-  for (int node : started) finish_memory(*process_of(node));
   born_.clear();
 }
 
