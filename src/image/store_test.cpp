@@ -267,6 +267,13 @@ TEST_F(Store, MisuseIsADefect) {
   EXPECT_EQ(error_of([&] { closed.write(process(1)); }).reason(), Reason::INTERNAL);
 }
 
+// As a restore does.
+bool verify_all(ImageStore& store) {
+  const bool known = verify_manifest(store);
+  verify_unread_images(store);
+  return known;
+}
+
 TEST_F(Store, EveryTruncationOfEveryFileIsFoundByTheManifest) {
   {
     ImageStore store = create();
@@ -278,7 +285,7 @@ TEST_F(Store, EveryTruncationOfEveryFileIsFoundByTheManifest) {
     for (size_t size = 0; size < whole.size(); ++size) {
       put(name, whole.substr(0, size));
       ImageStore store = open();
-      Reason reason = error_of([&] { verify_manifest(store); }).reason();
+      Reason reason = error_of([&] { verify_all(store); }).reason();
       EXPECT_TRUE(reason == Reason::IMAGE_TRUNCATED || reason == Reason::IMAGE_CORRUPT) << name << " " << size;
     }
     put(name, whole);
@@ -314,16 +321,11 @@ TEST_F(Store, AFlippedBitOfAFileThatNobodyReadsIsFound) {
     bad.back() = static_cast<char>(bad.back() ^ 1);
     put(name, bad);
     ImageStore store = open();
-    EXPECT_EQ(error_of([&] {
-                verify_manifest(store);
-                verify_unread_images(store);
-              }).reason(),
-              Reason::IMAGE_CORRUPT);
+    EXPECT_EQ(error_of([&] { verify_all(store); }).reason(), Reason::IMAGE_CORRUPT);
     put(name, whole);
   }
   ImageStore store = open();
-  EXPECT_TRUE(verify_manifest(store));
-  verify_unread_images(store);
+  EXPECT_TRUE(verify_all(store));
 }
 
 TEST_F(Store, AMissingFileIsFoundByTheManifestAndAMissingManifestIsNoError) {
@@ -335,7 +337,7 @@ TEST_F(Store, AMissingFileIsFoundByTheManifestAndAMissingManifestIsNoError) {
   fs::remove(path_ / "pages-1.img");
   {
     ImageStore store = open();
-    Error error = error_of([&] { verify_manifest(store); });
+    Error error = error_of([&] { verify_all(store); });
     EXPECT_EQ(error.reason(), Reason::IMAGE_MISSING);
     EXPECT_EQ(error.object(), "images/pages-1.img");
   }
