@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 namespace stasis {
 
@@ -38,6 +39,9 @@ struct CpuChecks {
 
   bool operator==(const CpuChecks&) const = default;
 };
+
+// State that no image can hold, by the names under which a user may give it up for a dump.
+inline constexpr std::string_view kLosses[] = {"core-scheduling", "landlock"};
 
 // The processors that the images bind tasks to.
 enum class CpuAffinityChoice {

@@ -59,6 +59,8 @@ struct DumpOptions {
   std::vector<std::string> irmap_scan_paths;  // further paths to look for watched inodes
   std::vector<std::string> action_scripts;    // in the order given; the newest runs first
 
+  std::vector<std::string> allow_lossy;  // state that may be left out: names of kLosses
+
   // --- the machine ---
   CpuChecks cpu;
   NetworkLock network_lock = NetworkLock::iptables;

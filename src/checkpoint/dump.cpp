@@ -27,6 +27,7 @@
 #include "base/stage.h"
 #include "base/workers.h"
 #include "checkpoint/frozen_process.h"
+#include "checkpoint/losses.h"
 #include "checkpoint/process_images.h"
 #include "image/pagemap.h"
 #include "image/store.h"
@@ -81,6 +82,7 @@ class Checkpoint {
       stage("commit", [&] { commit(); });
       stage("release", [&] { release(); });
     }
+    losses_.tell();
     write_statistics();
     return {statistics_};
   }
@@ -94,6 +96,7 @@ class Checkpoint {
     const auto begin = Clock::now();
     seized_ = seize_tree(options_.pid, waiter_, {.deadline = begin + std::chrono::seconds(options_.timeout_s)},
                          [&](std::span<const pid_t> pids) {
+                           losses_.look_at_groups(pids);
                            warm_up(pids);
                            if (runs_on()) snapshot_.expect(private_bytes(pids));
                            frozen_since_ = Clock::now();
@@ -284,6 +287,10 @@ class Checkpoint {
     for (auto& p : processes_) p->start_leader_batch(options_);
     for (auto& p : processes_) p->finish_leader_batch(waiter_);
     for (auto& p : processes_) p->run_thread_batches(options_, waiter_);
+    for (auto& p : processes_) {
+      losses_.collect(p->states, p->describe());
+      for (FrozenThread& t : p->threads) losses_.collect(t.states, p->describe());
+    }
     check_interrupted();
   }
 
@@ -384,7 +391,9 @@ class Checkpoint {
     snapshot_.finish();
     for (auto& w : writers_) w->close();
     statistics_.memwrite_time_us = microseconds(Clock::now() - begin);
-    ExtensionWriter extension(store_, pb::extension_head());
+    pb::extension_head head;
+    losses_.encode(head);
+    ExtensionWriter extension(store_, std::move(head));
     for (const auto& p : processes_) {
       write_process_images(*p, store_);
       write_extension(*p, extension);
@@ -498,6 +507,7 @@ class Checkpoint {
   }
 
   const DumpOptions& options_;
+  Losses losses_{options_};
   DumpStatistics statistics_;
   ImageStore store_;
   KernelIdTable ids_;

@@ -26,8 +26,9 @@ constexpr size_t kThreadsPerJob = 32;
 constexpr size_t kMostAuxvBytes = 1024;
 
 // What every borrowed thread calls, whatever it is asked.
-constexpr long kBorrowedCalls[] = {SYS_mmap,        SYS_munmap, SYS_tgkill,       SYS_rt_sigprocmask, SYS_prctl,
-                                   SYS_sigaltstack, SYS_brk,    SYS_rt_sigaction, SYS_getitimer,      SYS_fcntl};
+constexpr long kBorrowedCalls[] = {SYS_mmap,      SYS_munmap,      SYS_tgkill,        SYS_rt_sigprocmask,
+                                   SYS_prctl,     SYS_sigaltstack, SYS_brk,           SYS_rt_sigaction,
+                                   SYS_getitimer, SYS_fcntl,       SYS_get_mempolicy, SYS_get_robust_list};
 
 // Text of /proc, on its way to a parser.
 thread_local ProcBuffer scratch;

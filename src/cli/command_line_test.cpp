@@ -125,6 +125,10 @@ TEST(CommandLine, Values) {
        [](L l) {
          return l.status_fd == 7 && l.close_fds == std::vector<int>{5, 6};
        }},
+      {"dump --allow-lossy landlock,core-scheduling",
+       [](L l) {
+         return l.allow_lossy == std::vector<std::string>{"landlock", "core-scheduling"};
+       }},
       {"dump --enable-fs a,b --enable-fs all",
        [](L l) {
          return l.enable_fs == std::vector<std::string>{"a", "b", "all"};

@@ -79,6 +79,10 @@ void add_enable_fs(CommandLine& line, const char* argument, bool) {
   for (std::string& type : split(argument, ',')) line.enable_fs.push_back(std::move(type));
 }
 
+void add_allow_lossy(CommandLine& line, const char* argument, bool) {
+  for (std::string& name : split(argument, ',')) line.allow_lossy.push_back(parse_loss(name));
+}
+
 void add_external(CommandLine& line, const char* argument, bool) {
   check_external(argument);
   const std::string_view spec = argument;
@@ -236,6 +240,7 @@ constexpr OptionRow kRows[] = {
     {"cpu-affinity", 0, required, false, ready, R, dump_restore, "CHOICE", "keep (default), or ignore the processors that tasks were bound to", parsed<&L::cpu_affinity, parse_cpu_affinity>},
     {"file-validation", 0, required, false, ready, D | R, dump_restore, "METHOD", "filesize or buildid (default buildid)", parsed<&L::file_validation, parse_file_validation>},
     {"skip-file-rwx-check", 0, none, true, ready, R, dump_restore, "", "permission bits of files may have changed", flag<&L::skip_file_rwx_check>},
+    {"allow-lossy", 0, required, false, ready, D, dump_restore, "LIST", "state to leave out where no image can hold it: core-scheduling, landlock; repeatable", add_allow_lossy},
     {"allow-uprobes", 0, none, true, ready, D | R, dump_restore, "", "accept the mapping of uprobes; give it to both", flag<&L::allow_uprobes>},
     {"mntns-compat-mode", 0, none, true, ready, R, dump_restore, "", "build mounts the older way", flag<&L::mntns_compat_mode>},
     {"no-timens", 0, none, false, ready, R, dump_restore, "", "make no time namespace: monotonic clocks may jump", negative<&L::time_namespace>},

@@ -106,6 +106,7 @@ TEST(OptionTable, HoldsEveryOptionOfTheInterface) {
                                        "timeout",
                                        "freeze-cgroup",
                                        "cpu-affinity",
+                                       "allow-lossy",
                                        "file-validation",
                                        "enable-fs",
                                        "skip-mnt",

@@ -98,6 +98,7 @@ struct CommandLine {
   bool mntns_compat_mode = false;
   bool time_namespace = true;
   std::vector<std::string> enable_fs;
+  std::vector<std::string> allow_lossy;
   std::vector<std::string> skip_mounts;
   bool external_auto = false;
   bool external_sharing = false;

@@ -157,6 +157,12 @@ NetworkLock parse_network_lock(std::string_view text) {
   bad(fmt::format("there is no way \"{}\" to lock the network", text), "choose from iptables, nftables and skip");
 }
 
+std::string parse_loss(std::string_view text) {
+  for (const std::string_view name : kLosses)
+    if (name == text) return std::string(name);
+  bad(fmt::format("there is no state \"{}\" to leave out", text), "choose from core-scheduling and landlock");
+}
+
 CpuAffinityChoice parse_cpu_affinity(std::string_view text) {
   if (text == "keep") return CpuAffinityChoice::keep;
   if (text == "ignore") return CpuAffinityChoice::inherit;

@@ -24,6 +24,8 @@ void parse_cpu_list(const char* text, CpuChecks& checks);
 std::vector<std::string> split(std::string_view text, char separator);
 
 NetworkLock parse_network_lock(std::string_view text);
+// One of kLosses.
+std::string parse_loss(std::string_view text);
 CpuAffinityChoice parse_cpu_affinity(std::string_view text);
 FileValidation parse_file_validation(std::string_view text);
 CgroupMode parse_cgroup_mode(std::string_view text);

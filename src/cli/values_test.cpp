@@ -91,6 +91,8 @@ TEST(Values, Words) {
   EXPECT_EQ(parse_cgroup_mode("strict"), CgroupMode::strict);
   expect_refused([] { parse_network_lock("ipset"); }, "network lock");
   expect_refused([] { parse_file_validation("md5"); }, "file validation");
+  for (const std::string_view name : kLosses) EXPECT_EQ(parse_loss(name), name);
+  expect_refused([] { parse_loss("memory"); }, "lossy state");
   expect_refused([] { parse_cpu_affinity("inherit"); }, "CPU affinity");
   expect_refused([] { parse_cgroup_mode("Full"); }, "cgroup mode");
 }

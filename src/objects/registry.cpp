@@ -7,6 +7,7 @@
 #include "objects/task/autogroup.h"
 #include "objects/task/child_subreaper.h"
 #include "objects/task/core_dump_filter.h"
+#include "objects/task/core_scheduling.h"
 #include "objects/task/cpu_affinity.h"
 #include "objects/task/credentials.h"
 #include "objects/task/deny_write_execute.h"
@@ -15,6 +16,7 @@
 #include "objects/task/interval_timers.h"
 #include "objects/task/io_flusher.h"
 #include "objects/task/io_priority.h"
+#include "objects/task/landlock_domain.h"
 #include "objects/task/login_uid.h"
 #include "objects/task/machine_check_policy.h"
 #include "objects/task/membarrier.h"
@@ -73,6 +75,8 @@ const std::vector<TaskObject>& task_objects() {
       task_object<CpuRegisters>(),  // loaded by ptrace (O-63)
       task_object<SignalMask>(),    // likewise
       task_object<RefusedThreadState>(),
+      task_object<CoreScheduling>(),  // noticed, not restored
+      task_object<LandlockDomain>(),  // likewise
       task_object<TidAddress>(),  // no call sets these for another thread (O-49)
       task_object<RobustListHead>(),
       task_object<AltStack>(),

@@ -45,6 +45,13 @@ void ObjectStates::answer(const SyscallBatch& batch, const std::string& who) {
   });
 }
 
+void ObjectStates::losses(std::vector<Loss>& out) const {
+  for_each_row(scope_, states_, {}, [&](const TaskObject& row, const std::any& state) {
+    if (row.loss == nullptr) return;
+    if (auto loss = row.loss(state)) out.push_back(*std::move(loss));
+  });
+}
+
 void ObjectStates::encode(pb::core_entry& core) const {
   for_each_row(scope_, states_, {}, [&](const TaskObject& row, const std::any& state) {
     if (row.encode != nullptr) row.encode(state, core);

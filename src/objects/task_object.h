@@ -14,6 +14,7 @@
 //     static void look(const LookView&, State&);                   // dump: read from outside; may refuse by throwing
 //     static void ask(const LookView&, SyscallBatch&, Ask&, State&);     // dump: calls that only the task can make
 //     static void answer(const SyscallBatch&, const Ask&, State&); // dump: take their results
+//     static std::optional<Loss> loss(const State&);               // dump: what of it no image can hold
 //     static void encode(const State&, pb::core_entry&);
 //     static void decode(const pb::core_entry&, State&);           // throws IMAGE_CORRUPT for nonsense
 //     static void encode_extension(const State&, pb::extension_task&);     // what the core has no place for
@@ -40,6 +41,7 @@
 #pragma once
 
 #include <any>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -76,6 +78,12 @@ struct SettleView {
   std::string who;
 };
 
+// What no image can hold. The dump is refused, unless the user gave up this name; one of kLosses.
+struct Loss {
+  std::string_view name;
+  std::string what;  // "it is restricted by a Landlock domain"
+};
+
 // One row of the registry: the verbs with their types erased. States are values of type Held<Kind>.
 struct TaskObject {
   std::string_view name;
@@ -86,6 +94,7 @@ struct TaskObject {
   void (*look)(const LookView&, std::any&);
   void (*ask)(const LookView&, SyscallBatch&, std::any&);
   void (*answer)(const SyscallBatch&, std::any&);
+  std::optional<Loss> (*loss)(const std::any&);
   void (*encode)(const std::any&, pb::core_entry&);
   void (*decode)(const pb::core_entry&, std::any&);
   void (*encode_extension)(const std::any&, pb::extension_task&);
@@ -110,6 +119,8 @@ class ObjectStates {
   void look(const LookView& view);
   void ask(const LookView& view, SyscallBatch& batch);
   void answer(const SyscallBatch& batch, const std::string& who);
+  // Adds what no image can hold.
+  void losses(std::vector<Loss>& out) const;
   void encode(pb::core_entry& core) const;
   void decode(const pb::core_entry& core, const std::string& who);
   void encode_extension(pb::extension_task& task) const;
@@ -176,6 +187,7 @@ TaskObject task_object() {
     row.ask = [](const LookView& v, SyscallBatch& b, std::any& a) { K::ask(v, b, held<K>(a).ask, held<K>(a).state); };
   if constexpr (requires { &K::answer; })
     row.answer = [](const SyscallBatch& b, std::any& a) { K::answer(b, held<K>(a).ask, held<K>(a).state); };
+  if constexpr (requires { &K::loss; }) row.loss = [](const std::any& a) { return K::loss(held<K>(a).state); };
   if constexpr (requires { &K::encode; })
     row.encode = [](const std::any& a, pb::core_entry& c) { K::encode(held<K>(a).state, c); };
   if constexpr (requires { &K::decode; })

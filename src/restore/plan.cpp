@@ -15,6 +15,7 @@
 #include "arch/arch.h"
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/log.h"
 #include "base/workers.h"
 #include "image/extension.h"
 #include "kernel/proc.h"
@@ -45,7 +46,12 @@ class PlanReader {
     read_tree();
     extension_ = Extension::read(store_);
     read_processes();
-    if (extension_) extension_->expect_all_asked();
+    if (extension_) {
+      extension_->expect_all_asked();
+      for (const pb::extension_loss& l : extension_->head().left_out())
+        log_message("The dump left out ({}): {}: {}{}", l.name(), l.first_task(), l.what(),
+                    l.tasks() > 1 ? fmt::format(" (and {} more tasks)", l.tasks() - 1) : std::string());
+    }
     check_namespaces(inventory);
     check_sharing();
     plan_births();

@@ -51,6 +51,7 @@ ENTRIES = (
     # what cannot be saved, or not without an option
     _refused("refuse_traced", "ALREADY_TRACED"), _refused("refuse_vfork", "VFORK_PENDING|FREEZE_TIMEOUT"),
     _refused("refuse_file_lock", "FILE_LOCKS_HELD"), _refused("refuse_sigtrap", "UNSUPPORTED_STATE"),
+    _refused("refuse_landlock", "UNSUPPORTED_STATE"),
     _honest("refuse_seccomp"), _honest("refuse_unix_socket"), _honest("refuse_tcp_listen"), _honest("refuse_deleted_file"),
     _honest("refuse_namespace"), _honest("refuse_event_files"), _honest("refuse_posix_timer"),
 )

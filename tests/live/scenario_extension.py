@@ -154,5 +154,88 @@ def case_some_processors_are_gone(session):
     subject.finish()
 
 
+def case_landlock_allowed(session):
+    """What cannot be kept is left out if the user says so; both runs tell, and the images hold it."""
+    subject = session.subject("refuse_landlock")
+    images = session.path("images")
+    run = session.dump(subject.pid, session.path("refused"), "-R", expect_success=False)
+    harness.check_refusal(run, "UNSUPPORTED_STATE")
+    harness.require("--allow-lossy landlock" in run.stderr, run.describe())
+    subject.check()
+    run = session.dump(subject.pid, images, "--allow-lossy", "landlock")
+    harness.require("Left out (landlock)" in run.log, run.describe())
+    session.wait_gone(subject.pid)
+    with open(os.path.join(subject.directory, "lossy"), "w"):
+        pass
+    run = session.restore(images, "-d")
+    harness.require("left out (landlock)" in run.log, run.describe())
+    subject.finish()
+
+
+LANDLOCKED_USER = """
+import ctypes, os, struct, time
+libc = ctypes.CDLL(None, use_errno=True)
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+if RESTRICT:
+    rules = ctypes.create_string_buffer(struct.pack("<Q", 1 << 6))  # LANDLOCK_ACCESS_FS_MAKE_CHAR
+    fd = libc.syscall(444, rules, ctypes.c_ulong(8), 0)
+    if fd < 0 or libc.prctl(38, 1, 0, 0, 0) != 0 or libc.syscall(446, fd, 0) != 0:
+        os._exit(1)
+    os.close(fd)
+print("ready", flush=True)
+while True:
+    time.sleep(1000)
+"""
+
+
+def case_landlock_of_another_user(session):
+    """Noticed for tasks of any user, and only where there is a domain."""
+    harness.needs_root()
+    for restrict in (False, True):
+        output = session.path(f"ready{restrict}")
+        pid = session.start(sys.executable, "-c", LANDLOCKED_USER.replace("RESTRICT", str(restrict)), stdout=output)
+        harness.wait_until(lambda: harness.read(output) or session.has_ended(pid), "the program does not get ready")
+        if session.has_ended(pid):
+            raise harness.Skip("this machine lacks: Landlock")
+        run = session.dump(pid, session.path(f"images{restrict}"), "-R", expect_success=not restrict)
+        if restrict:
+            harness.check_refusal(run, "UNSUPPORTED_STATE")
+            harness.require("Landlock" in run.stderr, run.describe())
+
+
+def case_control_groups_are_told(session):
+    """The place in the control groups is not kept, which is no refusal but is said."""
+    base = next((path for path in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup") if
+                 os.access(os.path.join(path, "cgroup.procs"), os.W_OK)), None)
+    if base is None:
+        raise harness.Skip("this machine lacks: a writable control group hierarchy")
+    group = os.path.join(base, f"stasis-test-{os.getpid()}")
+    os.mkdir(group)
+    try:
+        subject = session.subject("counter")
+        quiet = session.dump(subject.pid, session.path("quiet"), "-R")
+        harness.require("control-groups" not in quiet.log, quiet.describe())
+        with open(os.path.join(group, "cgroup.procs"), "w") as file:
+            file.write(str(subject.pid))
+        ignored = session.dump(subject.pid, session.path("ignored"), "-R", "--manage-cgroups=ignore")
+        harness.require("control-groups" not in ignored.log, ignored.describe())
+        told = session.dump(subject.pid, session.path("images"))
+        harness.require("Left out (control-groups)" in told.log, told.describe())
+        session.wait_gone(subject.pid)
+        told = session.restore(session.path("images"), "-d")
+        harness.require("left out (control-groups)" in told.log, told.describe())
+        subject.finish()
+    finally:
+        session.end_everything()
+        harness.wait_until(lambda: not harness.read(os.path.join(group, "cgroup.procs")), "the group does not get empty")
+        os.rmdir(group)
+
+
+def case_unknown_loss(session):
+    run = session.run("dump", "-t", "1", "--allow-lossy", "landlock,memory")
+    harness.check_refusal(run, "BAD_OPTION")
+
+
 if __name__ == "__main__":
     sys.exit(harness.run_scenarios(globals()))
