@@ -149,7 +149,6 @@ class Checkpoint {
     workers_.start(ids_.sharing_jobs(std::move(sharers)));
     for (auto& p : processes_) {
       p->look(options_, waiter_);
-      shared_.collect(p->proc, p->vmas);
     }
     workers_.finish();
     check_sharing();
@@ -305,7 +304,7 @@ class Checkpoint {
       p->cwd_file_id = path_file(*p, "cwd", O_RDONLY | O_DIRECTORY, "the working directory");
       p->root_file_id = path_file(*p, "root", O_RDONLY | O_DIRECTORY, "the root directory");
       for (Vma& v : p->vmas)
-        if (v.is_file()) v.shmid = mapped_file(*p, p->mappings[v.mapping], v.fdflags.value_or(O_RDONLY));
+        if (v.is_file()) v.shmid = mapped_file(*p, p->mappings[v.mapping], v);
     }
     files_.conclude();
     check_interrupted();
@@ -316,6 +315,9 @@ class Checkpoint {
     PathFile file{.flags = flags};
     // The tasks are frozen and share root and mounts: the same path is the same file.
     file.link = p.proc.readlink(link).value_or(std::string());
+    // A program that was started from a memfd: its name says nothing.
+    if (file.link.starts_with("/memfd:") && file.link.ends_with(" (deleted)"))
+      return nameless_file(p, p.proc.open(link, O_RDONLY), flags);
     const auto [at, fresh] = known_paths_.try_emplace({flags, file.link}, 0u);
     if (!fresh) return at->second;
     if (fstatat(p.proc.fd(), link, &file.st, 0) != 0)
@@ -328,11 +330,29 @@ class Checkpoint {
     return at->second = files_.add_path_file(file);
   }
 
-  uint32_t mapped_file(FrozenProcess& p, const Mapping& m, uint32_t flags) {
+  uint32_t mapped_file(FrozenProcess& p, const Mapping& m, Vma& v) {
+    // Made after a seal against future writes, which a restore adds when all is mapped: must not become writable then.
+    if (v.has(vma_status::memfd) && v.fdflags == uint32_t{O_RDWR} && !m.has(VmFlag::mw) &&
+        (fcntl(open_mapped(p.proc, m.start, m.end, p.describe()).get(), F_GET_SEALS) & F_SEAL_FUTURE_WRITE) != 0)
+      v.fdflags = O_RDONLY;
+    const uint32_t flags = v.fdflags.value_or(O_RDONLY);
     const auto [at, fresh] = known_mappings_.try_emplace({m.dev_major, m.dev_minor, m.inode, flags, m.name}, 0u);
-    if (fresh)
+    if (!fresh) return at->second;
+    if (v.has(vma_status::memfd))
+      at->second = nameless_file(p, open_mapped(p.proc, m.start, m.end, p.describe()), flags);
+    else
       at->second = path_file(p, fmt::format("map_files/{:x}-{:x}", m.start, m.end).c_str(), flags, "the mapped file");
     return at->second;
+  }
+
+  uint32_t nameless_file(FrozenProcess& p, const Fd& fd, uint32_t flags) {
+    const std::string owner = p.describe();
+    FileView view;
+    view.fd = fd.get();
+    view.flags = flags;
+    view.pid = p.pid();
+    view.owner = owner;
+    return files_.add_mapped_file(view);
   }
 
   // The pages of a task are copied by the workers while the tracing thread borrows it: the calls that it makes
@@ -366,7 +386,7 @@ class Checkpoint {
   void finish_copies() {
     const auto begin = Clock::now();
     workers_.finish();
-    for (const SharedObject& o : shared_.objects()) copies_.push_back(snapshot_.copy_object(o.fd.get(), o.name));
+    for (const MemoryObject& o : files_.memory_objects) copies_.push_back(snapshot_.copy_object(o.fd.get(), o.name));
     // What did not fit into memory is copied into its file now.
     if (std::any_of(copies_.begin(), copies_.end(), [](const PageCopy& c) { return !c.kept(); })) store_copies();
     statistics_.memdump_time_us = microseconds(Clock::now() - begin);
@@ -379,7 +399,7 @@ class Checkpoint {
       writers_.push_back(task ? std::make_unique<PagemapWriter>(store_, ImageKind::PAGEMAP,
                                                                 static_cast<uint64_t>(processes_[i]->pid()))
                               : std::make_unique<PagemapWriter>(store_, ImageKind::SHMEM_PAGEMAP,
-                                                                shared_.objects()[i - processes_.size()].shmid));
+                                                                files_.memory_objects[i - processes_.size()].id));
       snapshot_.store(copies_[i], *writers_.back());
       check_interrupted();
     }
@@ -512,7 +532,6 @@ class Checkpoint {
   ImageStore store_;
   KernelIdTable ids_;
   FileTable files_;
-  SharedObjects shared_;
   std::unique_ptr<MappingReader> mapping_reader_;
   PageSnapshot snapshot_;
   std::vector<PageCopy> copies_;  // of the processes, then of the shared objects

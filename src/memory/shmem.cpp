@@ -2,12 +2,15 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/page_size.h"
@@ -22,9 +25,67 @@ std::string map_files_name(uint64_t start, uint64_t end) {
   return fmt::format("map_files/{:x}-{:x}", start, end);
 }
 
-// Adds what was being opened to an error of ProcDir::open.
-Fd open_object(const ProcDir& proc, const Vma& vma, const std::string& name) {
-  const std::string file = map_files_name(vma.start, vma.end);
+bool is_hugetlbfs(int fd, uint64_t& page_bytes) {
+  struct statfs info;
+  if (::fstatfs(fd, &info) != 0 || info.f_type != HUGETLBFS_MAGIC) return false;
+  page_bytes = static_cast<uint64_t>(info.f_bsize);
+  return true;
+}
+
+bool is_zero(const char* bytes, uint64_t count) {
+  return bytes[0] == 0 && std::memcmp(bytes, bytes + 1, count - 1) == 0;
+}
+
+// The kernel does not tell the holes of these files, and reads them as zero without filling them.
+std::vector<AddressRange> nonzero_ranges(int fd, uint64_t huge_page_bytes, const std::string& name) {
+  std::vector<AddressRange> ranges;
+  struct stat info;
+  if (::fstat(fd, &info) != 0) throw Error(Reason::SYSTEM, "cannot get its size").object(name).error_number(errno);
+  const auto size = static_cast<uint64_t>(info.st_size);
+  if (info.st_blocks == 0) return ranges;
+  const PageBuffer buffer = page_buffer(copy_block_bytes);
+  for (uint64_t start = 0; start < size; start += huge_page_bytes) {
+    const uint64_t end = std::min(start + huge_page_bytes, size);
+    bool zero = true;
+    for (uint64_t at = start; at < end && zero; at += copy_block_bytes) {
+      const uint64_t bytes = std::min<uint64_t>(copy_block_bytes, end - at);
+      read_whole(fd, buffer.get(), bytes, at, name, Reason::SYSTEM);
+      zero = is_zero(buffer.get(), bytes);
+    }
+    if (zero) continue;
+    if (!ranges.empty() && ranges.back().end == start) {
+      ranges.back().end = end;
+    } else {
+      ranges.push_back({start, end});
+    }
+  }
+  return ranges;
+}
+
+// Files of hugetlbfs cannot be written to (hugetlbfs(5)): through a mapping.
+void write_huge(int fd, uint64_t huge_page_bytes, const char* from, uint64_t bytes, uint64_t offset,
+                const std::string& name) {
+  while (bytes > 0) {
+    const uint64_t start = offset / huge_page_bytes * huge_page_bytes;
+    const uint64_t part = std::min(bytes, start + huge_page_bytes - offset);
+    void* map = ::mmap(nullptr, huge_page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, static_cast<off_t>(start));
+    if (map == MAP_FAILED)
+      throw Error(Reason::RESTORE_CALL_FAILED, "cannot fill memory of huge pages")
+          .object(name)
+          .error_number(errno)
+          .remedy("reserve as many huge pages as the program had (vm.nr_hugepages)");
+    std::memcpy(static_cast<char*>(map) + (offset - start), from, part);
+    ::munmap(map, huge_page_bytes);
+    from += part;
+    offset += part;
+    bytes -= part;
+  }
+}
+
+}  // namespace
+
+Fd open_mapped(const ProcDir& proc, uint64_t start, uint64_t end, const std::string& name) {
+  const std::string file = map_files_name(start, end);
   const int fd = ::openat(proc.fd(), file.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd >= 0) return Fd(fd);
   const int error_number = errno;
@@ -40,31 +101,10 @@ Fd open_object(const ProcDir& proc, const Vma& vma, const std::string& name) {
       .error_number(error_number);
 }
 
-uint64_t size_of(int fd, const std::string& name) {
-  struct stat info;
-  if (::fstat(fd, &info) != 0) {
-    throw Error(Reason::SYSTEM, "cannot get its size").object(name).error_number(errno);
-  }
-  return static_cast<uint64_t>(info.st_size);
-}
-
-}  // namespace
-
-void SharedObjects::collect(const ProcDir& proc, std::span<const Vma> vmas) {
-  for (const Vma& vma : vmas) {
-    if (!vma.has(vma_status::anon_shared) || by_shmid_.contains(vma.shmid)) continue;
-    SharedObject object;
-    object.shmid = vma.shmid;
-    object.name = fmt::format("shared memory {} of {}", vma.shmid, proc.describe());
-    object.fd = open_object(proc, vma, object.name);
-    object.size_bytes = size_of(object.fd.get(), object.name);
-    by_shmid_.emplace(object.shmid, objects_.size());
-    objects_.push_back(std::move(object));
-  }
-}
-
 std::vector<AddressRange> data_ranges(int fd, const std::string& name) {
   const uint64_t page = page_size_bytes();
+  uint64_t huge_page_bytes = 0;
+  if (is_hugetlbfs(fd, huge_page_bytes)) return nonzero_ranges(fd, huge_page_bytes, name);
   std::vector<AddressRange> ranges;
   for (off_t at = 0;;) {
     const off_t data = ::lseek(fd, at, SEEK_DATA);
@@ -87,6 +127,7 @@ void add_need(SharedNeed& need, uint64_t shmid, std::span<const Vma> vmas) {
     if (!vma.has(vma_status::anon_shared) || vma.shmid != shmid) continue;
     need.size_bytes = std::max(need.size_bytes, vma.pgoff_bytes + vma.size_bytes());
     need.noreserve = need.noreserve || (vma.flags & MAP_NORESERVE) != 0;
+    if (vma.is_huge()) need.huge_flags = vma.flags & (MAP_HUGETLB | uint32_t{MAP_HUGE_MASK} << MAP_HUGE_SHIFT);
   }
 }
 
@@ -97,11 +138,13 @@ void add_need(SharedNeed& need, const PagemapReader& pages) {
 }
 
 Fd shmem_create(const SharedNeed& need) {
-  const int flags = MAP_SHARED | MAP_ANONYMOUS | (need.noreserve ? MAP_NORESERVE : 0);
+  const int flags =
+      MAP_SHARED | MAP_ANONYMOUS | (need.noreserve ? MAP_NORESERVE : 0) | static_cast<int>(need.huge_flags);
   void* map = ::mmap(nullptr, need.size_bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
   if (map == MAP_FAILED) {
     throw Error(Reason::RESTORE_CALL_FAILED, fmt::format("cannot make {} bytes of shared memory", need.size_bytes))
-        .error_number(errno);
+        .error_number(errno)
+        .remedy(need.huge_flags != 0 ? "reserve as many huge pages as the program had (vm.nr_hugepages)" : "");
   }
   ScopeGuard unmap([&] { ::munmap(map, need.size_bytes); });
   const uint64_t start = reinterpret_cast<uint64_t>(map);
@@ -121,6 +164,8 @@ Fd shmem_create(const SharedNeed& need) {
 
 void shmem_fill(int fd, const PagemapReader& pages, const std::string& name) {
   const PageBuffer buffer = page_buffer(copy_block_bytes);
+  uint64_t huge_page_bytes = 0;
+  const bool huge = is_hugetlbfs(fd, huge_page_bytes);
   for (const StoredRange& stored : pages.ranges()) {
     if (stored.range.flags != page_present && stored.range.flags != (page_present | page_lazy)) {
       throw Error(Reason::IMAGE_UNSUPPORTED, "pages are not in these images")
@@ -132,7 +177,11 @@ void shmem_fill(int fd, const PagemapReader& pages, const std::string& name) {
       const uint64_t n = std::min<uint64_t>(bytes - at, copy_block_bytes);
       read_whole(pages.pages_fd(), buffer.get(), n, stored.pages_offset_bytes + at, "a pages file",
                  Reason::IMAGE_TRUNCATED);
-      write_whole(fd, buffer.get(), n, stored.range.vaddr + at, name, Reason::RESTORE_CALL_FAILED);
+      if (huge) {
+        write_huge(fd, huge_page_bytes, buffer.get(), n, stored.range.vaddr + at, name);
+      } else {
+        write_whole(fd, buffer.get(), n, stored.range.vaddr + at, name, Reason::RESTORE_CALL_FAILED);
+      }
     }
   }
 }

@@ -1,13 +1,11 @@
-// Shared anonymous memory: objects that several tasks map and that no file names.
+// Memory objects: shared anonymous memory, memfds, System V segments. Several tasks map them, no path leads to them.
 //
-// An object is known by its inode number, the `shmid` of its mappings; it is dumped once for the whole tree. The image
-// format has no size for it: a restore makes it as large as the last mapping or the last stored page needs.
+// An object is dumped once for the whole tree, into pagemap-shmem-ID.img; what else it has belongs to its kind.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "base/fd.h"
@@ -19,27 +17,17 @@ namespace stasis {
 
 // Dump ---------------------------------------------------------------------------------------------------
 
-struct SharedObject {
-  uint64_t shmid = 0;
-  uint64_t size_bytes = 0;  // may be more than any mapping shows
-  Fd fd;                    // open for reading
-  std::string name;         // for messages
+struct MemoryObject {
+  uint64_t id = 0;   // names its page map
+  Fd fd;             // open for reading
+  std::string name;  // for messages
 };
 
-// The objects of all tasks of a run.
-class SharedObjects {
- public:
-  // Opens the objects of one task that are not known yet, through /proc/PID/map_files (which needs CAP_SYS_ADMIN or
-  // CAP_CHECKPOINT_RESTORE in the initial user namespace: NO_PRIVILEGE).
-  void collect(const ProcDir& proc, std::span<const Vma> vmas);
-  const std::vector<SharedObject>& objects() const { return objects_; }
+// Opens what is mapped from `start` to `end`, for reading, through /proc/PID/map_files (which needs CAP_SYS_ADMIN or
+// CAP_CHECKPOINT_RESTORE in the initial user namespace: NO_PRIVILEGE). `name` is for messages.
+Fd open_mapped(const ProcDir& proc, uint64_t start, uint64_t end, const std::string& name);
 
- private:
-  std::vector<SharedObject> objects_;
-  std::unordered_map<uint64_t, size_t> by_shmid_;
-};
-
-// The touched ranges of a file or object, page aligned.
+// The touched ranges of a file or object, page aligned. Of an object of huge pages those that are not all zero.
 std::vector<AddressRange> data_ranges(int fd, const std::string& name);
 
 // Restore ------------------------------------------------------------------------------------------------
@@ -47,14 +35,16 @@ std::vector<AddressRange> data_ranges(int fd, const std::string& name);
 struct SharedNeed {
   uint64_t size_bytes = 0;
   bool noreserve = false;
+  uint32_t huge_flags = 0;  // MAP_HUGETLB and the size of its pages, or 0
 };
-// What the mappings of the tasks ask of object `shmid`; call it for each task with the same `need`.
+// What the mappings of the tasks ask of object `shmid`, for which old images have no size; call it for each task with
+// the same `need`.
 void add_need(SharedNeed& need, uint64_t shmid, std::span<const Vma> vmas);
 // Its page map may reach further.
 void add_need(SharedNeed& need, const PagemapReader& pages);
 
-// A new object, all zero, open for reading and writing: a mapping of it shows as "/dev/zero (deleted)", like the one
-// that mmap(MAP_SHARED | MAP_ANONYMOUS) makes.
+// A new object, all zero, open for reading and writing: a mapping of it shows as "/dev/zero (deleted)" or
+// "/anon_hugepage (deleted)", like the one that mmap(MAP_SHARED | MAP_ANONYMOUS) makes.
 Fd shmem_create(const SharedNeed& need);
 // Writes the stored pages. `name` of the object and `pages_name` of the image are for messages.
 void shmem_fill(int fd, const PagemapReader& pages, const std::string& name);

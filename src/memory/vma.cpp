@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 
+#include <bit>
 #include <string_view>
 
 #include "base/error.h"
@@ -27,7 +28,6 @@ struct FlagRefusal {
   Refusal refusal;
 };
 constexpr FlagRefusal refused_flags[] = {
-    {VmFlag::ht, {"is made of huge pages of hugetlbfs", "let the program use transparent huge pages instead"}},
     {VmFlag::ss, {"is a shadow stack", "run the program with glibc.cpu.x86_shstk=off in GLIBC_TUNABLES"}},
     {VmFlag::sl, {"is sealed by mseal()", "the images cannot carry the seal: run the program without it"}},
     {VmFlag::um, {"is registered with a userfaultfd", "let the program unregister it before the dump"}},
@@ -46,12 +46,9 @@ struct NameRefusal {
 };
 constexpr NameRefusal refused_names[] = {
     {"[uprobes]", false, {"is the code page of a uprobe", "remove the uprobe before the dump"}},
-    {"/memfd:", true, {"is memory of a memfd", "let the program unmap it before the dump"}},
     {"/SYSV", true, {"is a System V shared memory segment", "let the program detach it before the dump"}},
-    {"/anon_hugepage", true, {"is made of huge pages", "let the program use transparent huge pages instead"}},
     {"/[aio]", true, {"is the ring of an AIO context", "let the program destroy its AIO contexts before the dump"}},
     {"/secretmem", true, {"is memory of memfd_secret(), which nobody else may read", "let the program unmap it"}},
-    {"/dev/zero", true, {"is a private mapping of shared anonymous memory", "let the program unmap it"}},
     {"anon_inode:[io_uring]", false, {"is a ring of io_uring", "let the program close it before the dump"}},
     {"anon_inode:", false, {"is memory of a kernel object", "let the program unmap it before the dump"}},
     {"socket:", false, {"is the ring of a packet socket", "let the program unmap it before the dump"}},
@@ -75,13 +72,24 @@ std::string describe_mapping(const Mapping& m) {
       .remedy(std::string(refusal.remedy));
 }
 
-bool is_shared_anonymous(const Mapping& m) {
-  return m.shared && ((m.deleted && m.name == "/dev/zero") || m.name.starts_with("[anon_shmem:"));
+// Memory behind an inode that no path leads to: shared anonymous memory and memfds, of small or huge pages.
+bool is_memory_object(const Mapping& m) {
+  if (m.name.starts_with("[anon_shmem:")) return true;
+  return m.deleted &&
+         (m.name == "/dev/zero" || m.name.starts_with("/memfd:") || (m.shared && m.name == "/anon_hugepage"));
 }
 
 bool is_private_anonymous(const Mapping& m) {
+  // The kernel keeps private huge pages behind an inode of their own.
+  if (!m.shared && m.deleted && m.name == "/anon_hugepage" && m.has(VmFlag::ht)) return true;
   if (m.shared || m.inode != 0 || m.dev_major != 0 || m.dev_minor != 0) return false;
   return m.name.empty() || m.name == "[heap]" || m.name.starts_with("[stack") || m.name.starts_with("[anon:");
+}
+
+// The size of huge pages as mmap() takes it, beside MAP_HUGETLB: its logarithm.
+uint32_t huge_page_flags(const Mapping& m) {
+  const uint64_t bytes = uint64_t{m.kernel_page_size_kib} << 10;
+  return MAP_HUGETLB | static_cast<uint32_t>(std::countr_zero(bytes)) << MAP_HUGE_SHIFT;
 }
 
 // Mappings that the kernel makes for every task: 0 if it is none of them.
@@ -104,7 +112,8 @@ uint32_t ordinary_status(const Mapping& m) {
   if (m.protection_key != 0 && (m.read || m.write || !m.exec)) refuse(m, protection_key);
   if (!m.unknown_vm_flags.empty()) log_info("{}: VmFlags {} are not known", describe_mapping(m), m.unknown_vm_flags);
 
-  if (is_shared_anonymous(m)) return vma_status::regular | vma_status::anon_shared;
+  const uint32_t file = m.shared ? vma_status::file_shared : vma_status::file_private;
+  if (is_memory_object(m)) return vma_status::regular | vma_status::memfd | file;
   for (const NameRefusal& r : refused_names) {
     if (m.name.starts_with(r.prefix) && (m.deleted || !r.deleted)) refuse(m, r.refusal);
   }
@@ -113,7 +122,7 @@ uint32_t ordinary_status(const Mapping& m) {
   }
   if (m.deleted) refuse(m, deleted_file);
   if (!m.name.starts_with('/')) refuse(m, no_path);
-  return vma_status::regular | (m.shared ? vma_status::file_shared : vma_status::file_private);
+  return vma_status::regular | file;
 }
 
 uint32_t mmap_flags(const Mapping& m, uint32_t status) {
@@ -122,6 +131,7 @@ uint32_t mmap_flags(const Mapping& m, uint32_t status) {
   if (m.has(VmFlag::gd)) flags |= MAP_GROWSDOWN;
   if (m.has(VmFlag::lo)) flags |= MAP_LOCKED;
   if (m.has(VmFlag::nr)) flags |= MAP_NORESERVE;
+  if (m.has(VmFlag::ht) && (flags & MAP_ANONYMOUS) != 0) flags |= huge_page_flags(m);
   return flags;
 }
 
@@ -155,11 +165,10 @@ Vma classify_one(const Mapping& m, size_t index) {
   vma.madv = advice_bits(m);
   vma.was_writable = m.has(VmFlag::ac);
   vma.lock_on_fault = m.has(VmFlag::lf);
-  if (vma.is_file() || vma.has(vma_status::anon_shared)) vma.pgoff_bytes = m.offset;
-  if (vma.has(vma_status::anon_shared)) vma.shmid = m.inode;
-  // A shared mapping whose protection may become writable had its file opened for both; mmap() takes no file that was
-  // opened for writing only.
-  if (vma.is_file()) vma.fdflags = m.shared && m.has(VmFlag::mw) ? O_RDWR : O_RDONLY;
+  if (vma.is_file()) vma.pgoff_bytes = m.offset;
+  // "sh" stays only when the file of a shared mapping was opened for writing, too (do_mmap()); mmap() takes no file
+  // that was opened for writing only.
+  if (vma.is_file()) vma.fdflags = m.shared && m.has(VmFlag::sh) ? O_RDWR : O_RDONLY;
   return vma;
 }
 
@@ -171,6 +180,10 @@ bool Vma::is_private() const noexcept {
 
 bool Vma::is_locked() const noexcept {
   return (flags & MAP_LOCKED) != 0;
+}
+
+bool Vma::is_huge() const noexcept {
+  return (flags & MAP_HUGETLB) != 0;
 }
 
 bool Vma::is_droppable() const noexcept {
@@ -222,10 +235,12 @@ constexpr KindName kind_names[] = {
 
 constexpr uint32_t restorable_status = vma_status::regular | vma_status::vsyscall | vma_status::vdso |
                                        vma_status::vvar | vma_status::heap | vma_status::file_private |
-                                       vma_status::file_shared | vma_status::anon_shared | vma_status::anon_private;
+                                       vma_status::file_shared | vma_status::anon_shared | vma_status::anon_private |
+                                       vma_status::memfd;
 constexpr uint32_t kind_status =
     vma_status::file_private | vma_status::file_shared | vma_status::anon_shared | vma_status::anon_private;
-constexpr uint32_t restorable_flags = MAP_TYPE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_LOCKED | MAP_NORESERVE;
+constexpr uint32_t restorable_flags = MAP_TYPE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_LOCKED | MAP_NORESERVE |
+                                      MAP_HUGETLB | uint32_t{MAP_HUGE_MASK} << MAP_HUGE_SHIFT;
 
 // The first kind among `status`.
 std::string_view kind_name(uint32_t status) {

@@ -2,7 +2,8 @@
 //
 // A Vma is plain data and the same type in both directions: classify() makes the list of a stopped task from smaps,
 // encode() and decode() are the record of mm-PID.img. Which file a mapping belongs to is known to the caller only:
-// classify() leaves `shmid` of file mappings 0 and says in `mapping` which line it came from.
+// classify() leaves `shmid` of file mappings 0 and says in `mapping` which line it came from. Shared anonymous memory
+// and memfds count as files without a path (status `memfd`); images of older programs have status `anon_shared`.
 //
 // The record does not carry everything that smaps shows as VmFlags. What is missing, and what a restore does about it:
 //   ac  a private area is or was writable (accounted memory). A writable area gets it by itself. One that is not
@@ -12,7 +13,8 @@
 //   lf  locked by mlock2(MLOCK_ONFAULT). mlock() populates every page, so a writable locked area with pages that are
 //       not stored was locked on fault (locks_on_fault).
 //   nh  set by MAP_STACK since Linux 6.7 and by MADV_NOHUGEPAGE: carried as madvise advice, the flag is the same.
-//   sh, mw of a shared file mapping follow from the open mode in fdflags; mr, me from the file and its mount.
+//   sh, mw of a shared file mapping follow from the open mode in fdflags and from seals; mr, me from the file and its
+//   mount.
 //   gd  the real start is in /proc since Linux 4.12; older kernels hid the gap page of areas that grow down.
 //   wf, dd of a droppable area and de, dd, io, pf of vvar come with the kind of mapping.
 //   sd  soft-dirty, and names given with PR_SET_VMA_ANON_NAME, are lost.
@@ -61,7 +63,7 @@ struct Vma {
   uint64_t start = 0;
   uint64_t end = 0;
   uint64_t pgoff_bytes = 0;
-  uint64_t shmid = 0;               // file id of a file mapping; inode of a shared anonymous object
+  uint64_t shmid = 0;               // file id of a file mapping; number of an object with status anon_shared
   uint32_t prot = 0;                // PROT_*
   uint32_t flags = 0;               // MAP_*; MAP_FIXED is not among them
   uint32_t status = 0;              // vma_status
@@ -75,7 +77,9 @@ struct Vma {
 
   uint64_t size_bytes() const noexcept { return end - start; }
   bool has(uint32_t status_bits) const noexcept { return (status & status_bits) == status_bits; }
+  // Of a file in the images: also of a memory object, which has no path.
   bool is_file() const noexcept { return (status & (vma_status::file_private | vma_status::file_shared)) != 0; }
+  bool is_huge() const noexcept;
   bool is_private() const noexcept;
   bool is_locked() const noexcept;
   bool is_droppable() const noexcept;

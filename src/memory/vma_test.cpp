@@ -77,15 +77,20 @@ TEST(Classify, AnOrdinaryProgram) {
 TEST(Classify, SharedMemory) {
   const Vma anon = classify_one(
       one("7f5d425ac000-7f5d425ad000 rw-s 00003000 00:01 1094 /dev/zero (deleted)", "rd wr sh mr mw me ms nr"));
-  EXPECT_EQ(anon.status, 0x101u);
-  EXPECT_EQ(anon.flags, 0x4021u);
-  EXPECT_EQ(anon.shmid, 1094u);
+  EXPECT_EQ(anon.status, 0x4081u);
+  EXPECT_EQ(anon.flags, 0x4001u);
+  EXPECT_EQ(anon.shmid, 0u);
   EXPECT_EQ(anon.pgoff_bytes, 0x3000u);
-  EXPECT_FALSE(anon.fdflags);
+  EXPECT_EQ(anon.fdflags, uint32_t{O_RDWR});
   const Vma named =
       classify_one(one("7f5d425ac000-7f5d425ad000 rw-s 00000000 00:01 5 [anon_shmem:buffers]", "rd wr sh mr mw me ms"));
-  EXPECT_EQ(named.status, 0x101u);
-  EXPECT_EQ(named.shmid, 5u);
+  EXPECT_EQ(named.status, 0x4081u);
+  const Vma sealed = classify_one(one("1000-2000 r--s 00000000 00:01 7 /memfd:x (deleted)", "rd sh mr me ms"));
+  EXPECT_EQ(sealed.status, 0x4081u);
+  EXPECT_EQ(sealed.fdflags, uint32_t{O_RDONLY});
+  const Vma kept = classify_one(one("1000-2000 rw-p 00000000 00:01 7 /memfd:x (deleted)", "rd wr mr mw me ac"));
+  EXPECT_EQ(kept.status, 0x4041u);
+  EXPECT_TRUE(kept.stores_pages());
 
   // What mprotect may still do tells how the file was opened.
   const Vma both = classify_one(one("1000-2000 r--s 00000000 fe:00 7 /srv/f", "rd sh mr mw me ms"));
@@ -95,6 +100,18 @@ TEST(Classify, SharedMemory) {
   EXPECT_EQ(only_read.fdflags, uint32_t{O_RDONLY});
   const Vma priv = classify_one(one("1000-2000 rw-p 00000000 fe:00 7 /srv/f", "rd wr mr mw me ac"));
   EXPECT_EQ(priv.fdflags, uint32_t{O_RDONLY});
+}
+
+TEST(Classify, HugePages) {
+  const Vma own = classify_one(one("40000000-40400000 rw-p 00000000 00:0f 1 /anon_hugepage (deleted)",
+                                   "rd wr mr mw me de ht", "KernelPageSize:     2048 kB\n"));
+  EXPECT_EQ(own.status, 0x201u);
+  EXPECT_EQ(own.flags, 0x22u | 0x40000u | 21u << 26);
+  EXPECT_TRUE(own.stores_pages());
+  const Vma shared = classify_one(one("40000000-40400000 rw-s 00000000 00:0f 1 /anon_hugepage (deleted)",
+                                      "rd wr sh mr mw me ms de ht", "KernelPageSize:     2048 kB\n"));
+  EXPECT_EQ(shared.status, 0x4081u);
+  EXPECT_EQ(shared.flags, 0x1u);
 }
 
 TEST(Classify, AttributesOfAreas) {
@@ -112,13 +129,9 @@ TEST(Classify, AttributesOfAreas) {
 
 TEST(Classify, WhatCannotBeSavedIsNamedWithARemedy) {
   const Mapping refused[] = {
-      one("1000-2000 rw-s 00000000 00:01 1 /memfd:x (deleted)", "rd wr"),
-      one("1000-2000 rw-p 00000000 00:01 1 /memfd:x (deleted)", "rd wr"),
       one("1000-2000 rw-s 00000000 00:01 1 /SYSV00000000 (deleted)", "rd wr"),
       one("1000-2000 rw-s 00000000 00:01 1 /[aio] (deleted)", "rd wr"),
       one("1000-2000 rw-s 00000000 00:01 1 /secretmem (deleted)", "rd wr lo"),
-      one("1000-2000 rw-p 00000000 00:0f 1 /anon_hugepage (deleted)", "rd wr ht"),
-      one("1000-2000 rw-p 00000000 00:01 1 /dev/zero (deleted)", "rd wr"),
       one("1000-2000 r-xp 00000000 fe:00 1 /usr/lib/libx.so (deleted)", "rd ex"),
       one("1000-2000 rw-s 00000000 00:0f 1 anon_inode:[io_uring]", "rd wr"),
       one("1000-2000 rw-s 00000000 00:0f 1 anon_inode:[perf_event]", "rd wr"),

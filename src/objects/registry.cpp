@@ -1,5 +1,6 @@
 // The explicit lists of kernel objects. Adding an object adds its files and one row here.
 #include "objects/files/file_kind.h"
+#include "objects/files/memfd.h"
 #include "objects/files/pipe.h"
 #include "objects/files/regular.h"
 #include "objects/files/tty.h"
@@ -102,6 +103,7 @@ const std::vector<FileKind>& file_kinds() {
   static const std::vector<FileKind> rows = {
       file_kind<RegularFile>(),  // no two kinds claim the same file; the most frequent one is asked first
       file_kind<Pipe>(),
+      file_kind<Memfd>(),
       file_kind<Terminal>(),
   };
   return rows;

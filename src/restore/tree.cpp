@@ -134,7 +134,7 @@ int PuppetTree::shared_object(uint64_t shmid) {
 
 int PuppetTree::mapped_file(uint32_t id, uint32_t mode) {
   Fd& fd = mapped_files_[{id, mode}];
-  if (!fd) fd = files_.open_path(id, static_cast<int>(mode));
+  if (!fd) fd = files_.open_mapped(id, static_cast<int>(mode));
   return fd.get();
 }
 

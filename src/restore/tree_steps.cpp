@@ -88,6 +88,9 @@ void PuppetTree::build(bool sibling) {
   // Advice that would change what a fork does comes after all forks (O-43).
   for (auto& p : plan_.processes)
     if (!p->zombie) advise_memory(*p);
+  // A file held open for writing cannot be executed.
+  mapped_files_.clear();
+  shared_objects_.clear();
 }
 
 void PuppetTree::start_outside(const TreeStep& step, bool sibling) {

@@ -34,6 +34,8 @@ ENTRIES = (
     # memory, vma-kinds
     _entry("mem_anon"), _entry("mem_private_file"), _entry("mem_shared_file"), _entry("mem_shared_anon"), _entry("heap"),
     _entry("stack_growth"), _entry("cow"), _entry("vma_kinds"),
+    # memory objects
+    _entry("shared_objects"), _entry("memfd"), _entry("memfd_program"), _entry("hugetlb"),
     # vdso, cpu state, threads
     _entry("vdso_calls"), _entry("fpu"), _entry("threads", modes=STOPPABLE), _entry("futex_wait"), _entry("blocked_read"),
     _entry("sleep_restart", replays=False), _entry("busy_loop"), _entry("heartbeat20", replays=False),
@@ -52,6 +54,7 @@ ENTRIES = (
     _refused("refuse_traced", "ALREADY_TRACED"), _refused("refuse_vfork", "VFORK_PENDING|FREEZE_TIMEOUT"),
     _refused("refuse_file_lock", "FILE_LOCKS_HELD"), _refused("refuse_sigtrap", "UNSUPPORTED_STATE"),
     _refused("refuse_landlock", "UNSUPPORTED_STATE"),
+    _refused("refuse_secretmem", "UNSUPPORTED_MAPPING"), _refused("refuse_userfaultfd", "UNSUPPORTED_MAPPING|UNSUPPORTED_FILE"),
     _honest("refuse_seccomp"), _honest("refuse_unix_socket"), _honest("refuse_tcp_listen"), _honest("refuse_deleted_file"),
     _honest("refuse_namespace"), _honest("refuse_event_files"), _honest("refuse_posix_timer"),
 )

@@ -76,7 +76,7 @@ def _mappings(pid, rename):
         first, end = (int(address, 16) for address in span.split("-"))
         offset, name = int(offset, 16), name[0] if name else ""
         is_file = inode != "0"
-        if is_file and name.endswith(" (deleted)") and name.startswith(("/dev/zero", "/SYSV", "/memfd:")):
+        if is_file and name.endswith(" (deleted)") and name.startswith(("/dev/zero", "/SYSV", "/memfd:", "/anon_hugepage")):
             inode = rename("memory", inode)
         last = areas[-1] if areas else None
         kind = (perms, device, inode, name, flags.get(first))

@@ -69,6 +69,7 @@ bool FileView::path_only() const noexcept {
 }
 
 std::string FileView::who() const {
+  if (number < 0) return fmt::format("{}, mapped by {}", link, owner);
   return fmt::format("fd {} ({}) of {}", number, link, owner);
 }
 

@@ -17,7 +17,11 @@
 //     static void read_images(const ImageStore&, Shared&);
 //     static void plan(const State&, RestoreFiles&, Shared&);      // restore: nothing is made yet, may refuse
 //     static Fd create(const State&, RestoreFiles&, Shared&);      // restore: made once, by the controller
+//     static Fd open_mapped(const State&, int flags, RestoreFiles&, Shared&);  // restore: for what has no descriptor,
+//     a
+//                                                                  // mapping or an executable; before any create()
 //     static void finish(const State&, int fd, RestoreFiles&, Shared&);    // after all files and tasks exist
+//     static void complete(RestoreFiles&, Shared&);                // once, after finish() of all files
 //   };
 //
 // A State has at least `id` and `flags`. Files are identified by kcmp: one State for each open file description,
@@ -38,6 +42,7 @@
 #include "base/fd.h"
 #include "base/restore_options.h"
 #include "image/store.h"
+#include "memory/shmem.h"
 #include "proto/fdinfo.pb.h"
 #include "proto/fown.pb.h"
 
@@ -51,7 +56,7 @@ struct FileView {
   std::string link;        // text of the /proc link: "/path", "pipe:[4711]", "/path (deleted)"
   uint32_t flags = 0;      // open flags of the description (F_GETFL)
   pid_t pid = 0;           // a task that holds it
-  int number = -1;         // its descriptor number there
+  int number = -1;         // its descriptor number there; -1: a mapping or the executable of the task
   std::string_view owner;  // "pid 42 (name)"
 
   bool path_only() const noexcept;  // opened with O_PATH: names a file, and can do nothing else
@@ -88,6 +93,8 @@ class DumpFiles {
 
   // Sessions whose leader is in the tree; a terminal of another session comes from outside.
   std::vector<pid_t> tree_sessions;
+  // Memory behind files, whose pages are stored once for the tree.
+  std::vector<MemoryObject> memory_objects;
 
  private:
   const DumpOptions& options_;
@@ -146,7 +153,9 @@ struct FileKind {
   void (*read_images)(const ImageStore&, std::any& shared);
   void (*plan)(const std::any& state, RestoreFiles&, std::any& shared);
   Fd (*create)(const std::any& state, RestoreFiles&, std::any& shared);
+  Fd (*open_mapped)(const std::any& state, int flags, RestoreFiles&, std::any& shared);
   void (*finish)(const std::any& state, int fd, RestoreFiles&, std::any& shared);
+  void (*complete)(RestoreFiles&, std::any& shared);
 };
 
 // All kinds, in the order in which match() is asked: the first that says yes has it.
@@ -197,6 +206,12 @@ FileKind file_kind() {
     row.read_images = [](const ImageStore& s, std::any& sh) { K::read_images(s, shared_of<K>(sh)); };
   if constexpr (requires { &K::plan; })
     row.plan = [](const std::any& st, RestoreFiles& r, std::any& sh) { K::plan(state_of<K>(st), r, shared_of<K>(sh)); };
+  if constexpr (requires { &K::open_mapped; })
+    row.open_mapped = [](const std::any& st, int flags, RestoreFiles& r, std::any& sh) {
+      return K::open_mapped(state_of<K>(st), flags, r, shared_of<K>(sh));
+    };
+  if constexpr (requires { &K::complete; })
+    row.complete = [](RestoreFiles& r, std::any& sh) { K::complete(r, shared_of<K>(sh)); };
   if constexpr (requires { &K::finish; })
     row.finish = [](const std::any& st, int fd, RestoreFiles& r, std::any& sh) {
       K::finish(state_of<K>(st), fd, r, shared_of<K>(sh));

@@ -65,7 +65,7 @@ std::string describe_unknown_file(const FileView& view) {
     const bool named = link.find('[') != std::string_view::npos;
     return fmt::format("an anonymous file of kind {}", named ? bracketed(link) : link.substr(11));
   }
-  if (link.starts_with("/memfd:")) return "a memfd";
+  if (link.starts_with("/secretmem")) return "memory of memfd_secret(), which nobody else may read,";
   switch (view.st.st_mode & S_IFMT) {
     case S_IFSOCK:
       return "a socket";
@@ -156,6 +156,15 @@ size_t FileTable::dump(FileView& view) {
   log_debug("fd {} of {}: file {}, {}, {}", view.number, view.owner, view.id, kind->name, view.link);
   files_.push_back(std::move(file));
   return files_.size() - 1;
+}
+
+uint32_t FileTable::add_mapped_file(FileView& view) {
+  if (::fstat(view.fd, &view.st) < 0)
+    throw Error(Reason::SYSTEM, "cannot look at a mapped file").object(std::string(view.owner)).error_number(errno);
+  view.number = -1;
+  const auto [at, fresh] = mapped_ids_.try_emplace({view.st.st_dev, view.st.st_ino, view.flags}, uint32_t{0});
+  if (fresh) at->second = files_[dump(view)].id;
+  return at->second;
 }
 
 uint32_t FileTable::add_path_file(const PathFile& file) {

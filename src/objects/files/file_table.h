@@ -36,6 +36,9 @@ class FileTable final : public DumpFiles {
   void add_process(uint32_t files_id, pid_t pid, int pidfd, std::string_view comm,
                    std::span<const DescriptorNumber> descriptors);
   uint32_t add_path_file(const PathFile& file) override;
+  // A file without a path that a task maps or executes, by any descriptor of this program; the same object with the
+  // same flags has one id. The caller fills fd, flags, pid and owner.
+  uint32_t add_mapped_file(FileView& view);
   // Every process was added: what can only be said of the whole tree.
   void conclude();
 
@@ -86,6 +89,7 @@ class FileTable final : public DumpFiles {
   std::vector<Table> tables_;
   std::vector<std::any> shared_;  // parallel to file_kinds()
   std::unordered_map<Key, Candidates, KeyHash> candidates_;
+  std::map<std::tuple<dev_t, ino_t, uint32_t>, uint32_t> mapped_ids_;
   std::map<std::tuple<dev_t, ino_t, uint32_t, std::string>, uint32_t> path_ids_;
   std::vector<RegularFile::State> path_files_;
   std::optional<HeldLocks> locks_;

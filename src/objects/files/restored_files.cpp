@@ -134,6 +134,8 @@ void RestoredFiles::finish() {
   for (File& file : files_)
     if (file.used && file.kind->finish)
       file.kind->finish(file.state, file.fd.get(), context_, shared_[file.kind_index]);
+  for (size_t i = 0; i < shared_.size(); ++i)
+    if (const FileKind& kind = file_kinds()[i]; kind.complete) kind.complete(context_, shared_[i]);
 }
 
 const std::vector<DescriptorSlot>& RestoredFiles::descriptors(uint32_t files_id) const {
@@ -174,6 +176,12 @@ const RegularFile::State& RestoredFiles::path_file(uint32_t id) const {
   const auto* state = std::any_cast<RegularFile::State>(&file(id).state);
   if (state == nullptr) throw corrupt("the images use a file by its path, but it has none", fmt::format("file {}", id));
   return *state;
+}
+
+Fd RestoredFiles::open_mapped(uint32_t id, int flags) {
+  const File& found = file(id);
+  if (found.kind->open_mapped == nullptr) return open_path(id, flags);
+  return found.kind->open_mapped(found.state, flags, context_, shared_[found.kind_index]);
 }
 
 Fd RestoredFiles::open_path(uint32_t id, std::optional<int> other_flags) const {

@@ -57,9 +57,12 @@ class RestoredFiles {
   };
   std::vector<AsyncSlot> async_slots(uint32_t files_id) const;
 
-  // Executables, directories, mapped files. Throws IMAGE_CORRUPT when `id` is not that of a file with a path.
+  // Executables, directories, mapped files with a path. Throws IMAGE_CORRUPT when `id` is not that of a file with a
+  // path.
   const RegularFile::State& path_file(uint32_t id) const;
   Fd open_path(uint32_t id, std::optional<int> other_flags = std::nullopt) const;
+  // A new description of an executable or a mapped file, also of one without a path. Throws like path_file().
+  Fd open_mapped(uint32_t id, int flags);
 
  private:
   struct File {
