@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "kernel/process.h"
 #include "memory/vdso.h"
+#include "objects/task/future_locks.h"
 #include "tracee/seccomp_filter.h"
 
 namespace stasis {
@@ -213,6 +214,7 @@ void FrozenProcess::start_borrow() {
 
 void FrozenProcess::finish_borrow(StopWaiter& waiter) {
   borrowed_->finish_open(waiter);
+  FutureLocks::look_at_new_mapping(pidfd.get(), borrowed_->host().area().address(), proc, states.edit<FutureLocks>());
 }
 
 void FrozenProcess::start_leader_batch(const DumpOptions& options) {

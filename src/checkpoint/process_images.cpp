@@ -1,5 +1,6 @@
 #include "checkpoint/process_images.h"
 
+#include "memory/vma_extension.h"
 #include "objects/task/dumpable.h"
 #include "objects/task/registers.h"
 #include "objects/task/task_state.h"
@@ -70,7 +71,10 @@ void write_extension(const FrozenProcess& p, ExtensionWriter& extension) {
   for (const FrozenThread& t : p.threads) {
     pb::extension_task task;
     task.set_tid(static_cast<uint32_t>(t.stat.pid));
-    if (t.stat.pid == p.pid()) p.states.encode_extension(task);
+    if (t.stat.pid == p.pid()) {
+      p.states.encode_extension(task);
+      encode_extension(p.vmas, task);
+    }
     t.states.encode_extension(task);
     extension.write(task);
   }

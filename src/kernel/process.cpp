@@ -59,6 +59,11 @@ long clone3(uapi::clone_args& args, size_t size) noexcept {
   return raw(SYS_clone3, &args, size);
 }
 
+ssize_t process_madvise(int pidfd, const AddressRange& range, int advice) noexcept {
+  const iovec where{reinterpret_cast<void*>(range.start), range.size_bytes()};
+  return raw(SYS_process_madvise, pidfd, &where, 1ul, advice, 0u);
+}
+
 ssize_t process_vm_readv(pid_t pid, std::span<const iovec> local, std::span<const iovec> remote) noexcept {
   return raw(SYS_process_vm_readv, pid, local.data(), local.size(), remote.data(), remote.size(), 0ul);
 }

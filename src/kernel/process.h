@@ -15,6 +15,7 @@
 #include <span>
 #include <string_view>
 
+#include "base/address_range.h"
 #include "base/error.h"
 #include "kernel/uapi.h"
 
@@ -44,6 +45,8 @@ long clone3(uapi::clone_args& args, size_t size = sizeof(uapi::clone_args)) noex
 // One transfer; may be short. Addresses of the other task are plain integers here.
 ssize_t process_vm_read(pid_t pid, uint64_t remote, void* local, size_t bytes) noexcept;
 ssize_t process_vm_write(pid_t pid, uint64_t remote, const void* local, size_t bytes) noexcept;
+// madvise() for another process; the number of bytes advised.
+ssize_t process_madvise(int pidfd, const AddressRange& range, int advice) noexcept;
 ssize_t process_vm_readv(pid_t pid, std::span<const iovec> local, std::span<const iovec> remote) noexcept;
 ssize_t process_vm_writev(pid_t pid, std::span<const iovec> local, std::span<const iovec> remote) noexcept;
 // Loops over short transfers. 0 when everything moved, else -EFAULT (an unreadable page) or another errno.

@@ -29,7 +29,6 @@ struct FlagRefusal {
 };
 constexpr FlagRefusal refused_flags[] = {
     {VmFlag::ss, {"is a shadow stack", "run the program with glibc.cpu.x86_shstk=off in GLIBC_TUNABLES"}},
-    {VmFlag::sl, {"is sealed by mseal()", "the images cannot carry the seal: run the program without it"}},
     {VmFlag::um, {"is registered with a userfaultfd", "let the program unregister it before the dump"}},
     {VmFlag::uw, {"is write-protected through a userfaultfd", "end the write tracking before the dump"}},
     {VmFlag::ui, {"is registered with a userfaultfd", "let the program unregister it before the dump"}},
@@ -165,6 +164,7 @@ Vma classify_one(const Mapping& m, size_t index) {
   vma.madv = advice_bits(m);
   vma.was_writable = m.has(VmFlag::ac);
   vma.lock_on_fault = m.has(VmFlag::lf);
+  vma.sealed = m.has(VmFlag::sl);
   if (vma.is_file()) vma.pgoff_bytes = m.offset;
   // "sh" stays only when the file of a shared mapping was opened for writing, too (do_mmap()); mmap() takes no file
   // that was opened for writing only.
@@ -349,10 +349,12 @@ VmaList decode_vmas(const pb::mm_entry& mm, const std::string& shown_name) {
 }
 
 bool maps_writable_first(const Vma& vma, uint64_t stored_pages) noexcept {
-  return stored_pages > 0 && vma.is_private() && (vma.prot & PROT_WRITE) == 0 && !vma.has(vma_status::vdso);
+  if (!vma.is_private() || (vma.prot & PROT_WRITE) != 0 || vma.has(vma_status::vdso)) return false;
+  return vma.told ? vma.was_writable : stored_pages > 0;
 }
 
 bool locks_on_fault(const Vma& vma, uint64_t stored_pages) noexcept {
+  if (vma.lock_on_fault) return vma.is_locked() && *vma.lock_on_fault;
   return vma.is_locked() && vma.is_private() && vma.has(vma_status::anon_private) && (vma.prot & PROT_WRITE) != 0 &&
          stored_pages < vma.size_bytes() / page_size_bytes();
 }

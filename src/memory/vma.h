@@ -6,12 +6,12 @@
 // and memfds count as files without a path (status `memfd`); images of older programs have status `anon_shared`.
 //
 // The record does not carry everything that smaps shows as VmFlags. What is missing, and what a restore does about it:
-//   ac  a private area is or was writable (accounted memory). A writable area gets it by itself. One that is not
-//       writable now but has stored pages was written once: map it writable, fill it, mprotect it
-//       (maps_writable_first). A once writable area without any private page comes back without it; nothing but smaps
-//       shows the difference.
-//   lf  locked by mlock2(MLOCK_ONFAULT). mlock() populates every page, so a writable locked area with pages that are
-//       not stored was locked on fault (locks_on_fault).
+//   ac  a private area is or was writable (accounted memory). A writable area gets it by itself, another one is mapped
+//       writable first (maps_writable_first). Areas that differ in it do not merge again when their protection becomes
+//       equal. extension.img tells it; without that, one that has stored pages was written once.
+//   lf  locked by mlock2(MLOCK_ONFAULT). extension.img tells it; without that: mlock() populates every page, so a
+//       writable locked area with pages that are not stored was locked on fault (locks_on_fault).
+//   sl  sealed by mseal(): in extension.img.
 //   nh  set by MAP_STACK since Linux 6.7 and by MADV_NOHUGEPAGE: carried as madvise advice, the flag is the same.
 //   sh, mw of a shared file mapping follow from the open mode in fdflags and from seals; mr, me from the file and its
 //   mount.
@@ -70,10 +70,14 @@ struct Vma {
   uint64_t madv = 0;                // bit n: madvise(n) is in effect
   std::optional<uint32_t> fdflags;  // O_RDONLY, O_WRONLY, O_RDWR: how the mapped file was opened
 
+  // In the extension image (vma_extension.h).
+  bool was_writable = false;          // VmFlag ac
+  std::optional<bool> lock_on_fault;  // VmFlag lf; empty: not told
+  bool sealed = false;                // VmFlag sl
+  bool told = false;                  // restore: there was an extension image
+
   // Known at a dump only; not in the image.
-  size_t mapping = 0;          // index in the list given to classify()
-  bool was_writable = false;   // VmFlag ac
-  bool lock_on_fault = false;  // VmFlag lf
+  size_t mapping = 0;  // index in the list given to classify()
 
   uint64_t size_bytes() const noexcept { return end - start; }
   bool has(uint32_t status_bits) const noexcept { return (status & status_bits) == status_bits; }

@@ -13,6 +13,7 @@
 #include "objects/task/credentials.h"
 #include "objects/task/deny_write_execute.h"
 #include "objects/task/dumpable.h"
+#include "objects/task/future_locks.h"
 #include "objects/task/instruction_faults.h"
 #include "objects/task/interval_timers.h"
 #include "objects/task/io_flusher.h"
@@ -56,6 +57,7 @@ const std::vector<TaskObject>& task_objects() {
       task_object<Personality>(),
       task_object<LoginUid>(),  // needs CAP_AUDIT_CONTROL once it is set (O-1)
       task_object<ThpDisable>(),
+      task_object<FutureLocks>(),  // all mappings are there, and the limit of locked memory is not yet
       task_object<Membarrier>(),
       task_object<PosixTimers>(),            // created with all threads there, armed last (O-55)
       task_object<IntervalTimers>(),         // armed last (O-55)

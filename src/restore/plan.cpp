@@ -20,6 +20,7 @@
 #include "image/extension.h"
 #include "kernel/proc.h"
 #include "memory/vdso.h"
+#include "memory/vma_extension.h"
 #include "objects/task/dumpable.h"
 #include "objects/task/parent_death_signal.h"
 #include "objects/task/registers.h"
@@ -127,6 +128,9 @@ class PlanReader {
     if (p.mm.has_dumpable()) p.states.edit<Dumpable>().value = p.mm.dumpable();
     p.states.edit<ThpDisable>().disabled = p.mm.thp_disabled();
     p.vmas = decode_vmas(p.mm, fmt::format("mm-{}.img", id));
+    if (extension_)
+      decode_extension(extension_->task(static_cast<uint32_t>(p.pid), true).mm(), p.vmas.areas,
+                       fmt::format("the task {} of extension.img", p.pid));
     p.pages = PagemapReader::open(store_, ImageKind::PAGEMAP, id);
     const std::string pages = fmt::format("pagemap-{}.img", id);
     if (!p.pages) throw Error(Reason::IMAGE_MISSING, "its page map is not there").object(pages);

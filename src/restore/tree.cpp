@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/page_size.h"
 #include "kernel/uapi.h"
 #include "memory/shmem.h"
 #include "memory/vdso.h"
@@ -47,6 +48,22 @@ int mmap_flags(const Vma& v) {
 bool is_mapped_by_us(const Vma& v) {
   return v.has(vma_status::regular) && !v.has(vma_status::vdso) && !v.has(vma_status::vvar) &&
          !v.has(vma_status::vsyscall);
+}
+
+// Which protection an area has until it is filled. Private memory that was writable once is mapped writable, and gets
+// its protection when it has pages: only then the kernel keeps it accounted (mprotect_fixup()).
+uint32_t first_protection(const Vma& v, uint64_t stored_pages) {
+  return maps_writable_first(v, stored_pages) ? uint32_t{PROT_READ | PROT_WRITE} : v.prot;
+}
+
+// Adjoining private areas that differ in their final protection alone are mapped by one call: it is faster, and they
+// can become one again later, as pieces that mprotect() cut.
+bool continues(const Vma& a, const Vma& b) {
+  constexpr uint32_t kAlone = MAP_GROWSDOWN | MAP_HUGETLB;
+  return a.end == b.start && a.is_private() && a.status == b.status && a.flags == b.flags && (a.flags & kAlone) == 0 &&
+         a.shmid == b.shmid && a.fdflags == b.fdflags &&
+         (a.madv & (1u << MADV_NOHUGEPAGE)) == (b.madv & (1u << MADV_NOHUGEPAGE)) &&
+         (!a.is_file() || a.pgoff_bytes + a.size_bytes() == b.pgoff_bytes);
 }
 
 // The first of a row of numbers that no table of the tree has, at the end or in between. Not above them all: the
@@ -238,15 +255,26 @@ void PuppetTree::start_memory(PlannedProcess& p) {
   const VdsoLayout vdso = vdso_layout(p.vmas.areas);
   if (vdso.present() && (p.origin == nullptr || vdso_layout(p.origin->vmas.areas) != vdso))
     batch->must(SYS_arch_prctl, {uapi::arch_map_vdso_64, vdso.vvar_start != 0 ? vdso.vvar_start : vdso.vdso_start});
-  for (size_t i = 0; i < p.vmas.areas.size(); ++i) {
-    const Vma& v = p.vmas.areas[i];
+  const auto& areas = p.vmas.areas;
+  for (size_t i = 0; i < areas.size(); ++i) {
+    const Vma& v = areas[i];
     if (!is_mapped_by_us(v) || is_inherited(v)) continue;
+    const uint32_t prot = first_protection(v, fill.stored_pages(i));
+    uint64_t pages = fill.stored_pages(i);
+    bool loses_write = prot != v.prot;
+    while (i + 1 < areas.size() && continues(areas[i], areas[i + 1]) && !is_inherited(areas[i + 1]) &&
+           first_protection(areas[i + 1], fill.stored_pages(i + 1)) == prot) {
+      pages += fill.stored_pages(++i);
+      loses_write |= prot != areas[i].prot;
+    }
+    const uint64_t size = areas[i].end - v.start;
     const int fd = v.is_file() || v.has(vma_status::anon_shared) ? mapped_number(v) : -1;
-    // Accounted memory stays accounted when it loses its write permission; it has to have it first.
-    const bool writable_first = maps_writable_first(v, fill.stored_pages(i));
-    batch->must(SYS_mmap, {v.start, v.size_bytes(), v.prot | (writable_first ? PROT_WRITE : 0), mmap_flags(v), fd,
-                           v.pgoff_bytes});
-    if (writable_first) batch->must(SYS_mprotect, {v.start, v.size_bytes(), v.prot});
+    batch->must(SYS_mmap, {v.start, size, prot, mmap_flags(v), fd, v.pgoff_bytes});
+    if (loses_write && pages == 0 && v.has(vma_status::anon_private)) {
+      // It had a page that is gone by now; without ever having one it would lose its account, too.
+      batch->call(SYS_madvise, {v.start, page_size_bytes(), uapi::madv_populate_write});
+      batch->must(SYS_madvise, {v.start, size, MADV_DONTNEED});
+    }
     flush_if_full();
   }
   if (p.origin == nullptr || !same_mm_fields(p.origin->mm, p.mm)) set_mm_fields(*batch, p.mm, exe);
@@ -295,24 +323,60 @@ void PuppetTree::finish_memory(PlannedProcess& p) {
   puppet.run(batch, waiter_);
 }
 
+namespace {
+
+void lock_area(SyscallBatch& batch, const Vma& v, uint64_t stored_pages, bool has_guards) {
+  const uint64_t flags = locks_on_fault(v, stored_pages) ? MLOCK_ONFAULT : 0;
+  // Pages that cannot be read make the call say ENOMEM after it has locked the area.
+  if (has_guards || (v.prot & PROT_READ) == 0) {
+    batch.call(SYS_mlock2, {v.start, v.size_bytes(), flags});
+  } else {
+    batch.must(SYS_mlock2, {v.start, v.size_bytes(), flags});
+  }
+}
+
+}  // namespace
+
 void PuppetTree::advise_memory(PlannedProcess& p) {
   Puppet& puppet = this->puppet(p);
   const FillPlan& fill = *p.fill;
   SyscallBatch batch;
+  const auto run_if_full = [&] {
+    if (batch.size() + kBatchRoom <= kLeaderSlotBytes) return;
+    puppet.run(batch, waiter_);
+    batch.clear();
+  };
   for (size_t i = 0; i < p.vmas.areas.size(); ++i) {
     const Vma& v = p.vmas.areas[i];
+    if (!is_mapped_by_us(v) || first_protection(v, fill.stored_pages(i)) == v.prot) continue;
+    batch.must(SYS_mprotect, {v.start, v.size_bytes(), v.prot});
+    run_if_full();
+  }
+  for (const Vma& v : p.vmas.areas) {
     if (!is_mapped_by_us(v)) continue;
     for (uint64_t left = v.madv & ~(uint64_t{1} << MADV_NOHUGEPAGE); left != 0; left &= left - 1)
       batch.must(SYS_madvise, {v.start, v.size_bytes(), __builtin_ctzll(left)});
-    if (v.is_locked())
-      batch.must(SYS_mlock2, {v.start, v.size_bytes(), locks_on_fault(v, fill.stored_pages(i)) ? MLOCK_ONFAULT : 0});
-    if (batch.size() + kBatchRoom > kLeaderSlotBytes) {
-      puppet.run(batch, waiter_);
-      batch.clear();
-    }
+    run_if_full();
   }
-  for (const AddressRange& g : p.vmas.guards)
+  for (const AddressRange& g : p.vmas.guards) {
     batch.must(SYS_madvise, {g.start, g.size_bytes(), uapi::madv_guard_install});
+    run_if_full();
+  }
+  // Locked memory takes no guards.
+  auto guard = p.vmas.guards.begin();
+  for (size_t i = 0; i < p.vmas.areas.size(); ++i) {
+    const Vma& v = p.vmas.areas[i];
+    while (guard != p.vmas.guards.end() && guard->end <= v.start) ++guard;
+    if (v.is_locked() && is_mapped_by_us(v))
+      lock_area(batch, v, fill.stored_pages(i), guard != p.vmas.guards.end() && guard->start < v.end);
+    run_if_full();
+  }
+  // Nothing can be changed afterwards.
+  for (const Vma& v : p.vmas.areas)
+    if (v.sealed && is_mapped_by_us(v)) {
+      batch.must(uapi::sys_mseal, {v.start, v.size_bytes(), 0});
+      run_if_full();
+    }
   if (!batch.empty()) puppet.run(batch, waiter_);
 }
 

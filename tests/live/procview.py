@@ -19,8 +19,8 @@ PLAIN_FILES = ("cmdline", "environ", "auxv", "comm", "limits", "oom_score_adj", 
 NAMELESS = re.compile(r"^(pipe|socket):\[(\d+)\]$")
 CHANGING_FDINFO = ("ino:", "mnt_id:", "it_value:")
 # Set by a write to the page tables or by the kernel's own bookkeeping, not by the program.
-# "ac" (accounted) of an area that was writable once and has no private page: images do not tell.
-IGNORED_VM_FLAGS = {"sd", "ac"}
+# "gu": the kernel looks for guard regions there, whether or not there are any left.
+IGNORED_VM_FLAGS = {"sd", "gu"}
 
 
 class Renamer:

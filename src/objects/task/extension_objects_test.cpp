@@ -7,6 +7,7 @@
 #include "objects/task/core_dump_filter.h"
 #include "objects/task/cpu_affinity.h"
 #include "objects/task/deny_write_execute.h"
+#include "objects/task/future_locks.h"
 #include "objects/task/instruction_faults.h"
 #include "objects/task/io_flusher.h"
 #include "objects/task/io_priority.h"
@@ -122,6 +123,8 @@ TEST(ProcessExtensions, GoThroughAnImage) {
   EXPECT_EQ(extension_round_trip<Autogroup>({.nice = -7}).nice, -7);
   EXPECT_TRUE(extension_round_trip<ThpDisable>({.disabled = true, .except_advised = true}).except_advised);
   EXPECT_REASON(Reason::IMAGE_CORRUPT, extension_round_trip<Autogroup>({.nice = 20}));
+  EXPECT_EQ(extension_round_trip<FutureLocks>({.flags = 6}).flags, 6u);
+  EXPECT_REASON(Reason::IMAGE_CORRUPT, extension_round_trip<FutureLocks>({.flags = 4}));
 }
 
 TEST(ProcessExtensions, DefaultsSayNothingAndAreRestored) {
