@@ -214,7 +214,7 @@ void FrozenProcess::start_borrow() {
 
 void FrozenProcess::finish_borrow(StopWaiter& waiter) {
   borrowed_->finish_open(waiter);
-  FutureLocks::look_at_new_mapping(pidfd.get(), borrowed_->host().area().address(), proc, states.edit<FutureLocks>());
+  FutureLocks::look_at_new_mapping(pid(), pidfd.get(), borrowed_->host().area().address(), states.edit<FutureLocks>());
 }
 
 void FrozenProcess::start_leader_batch(const DumpOptions& options) {

@@ -15,6 +15,7 @@ namespace stasis::uapi {
 // ---- system calls without a number in the 6.1 headers; from 424 on every architecture uses the same number ----
 inline constexpr long sys_statmount = 457;
 inline constexpr long sys_listmount = 458;
+inline constexpr long sys_mseal = 462;
 
 // ---- memory: PAGEMAP_SCAN on /proc/PID/pagemap (6.7) ----
 struct page_region {
