@@ -129,9 +129,16 @@ std::vector<AddressRange> PuppetTree::inherited_ranges(const PlannedProcess& p) 
   if (p.origin == nullptr) return out;
   const auto& parents = p.origin->vmas.areas;
   auto at = parents.begin();
-  for (const Vma& v : p.vmas.areas) {
+  // Also the protection that both have while the memory is filled.
+  const auto same_at_first = [&](const Vma& v, size_t i) {
+    const auto theirs = static_cast<size_t>(at - parents.begin());
+    return first_protection(*at, p.origin->fill->stored_pages(theirs)) == first_protection(v, p.fill->stored_pages(i));
+  };
+  for (size_t i = 0; i < p.vmas.areas.size(); ++i) {
+    const Vma& v = p.vmas.areas[i];
     while (at != parents.end() && at->start < v.start) ++at;
-    if (at != parents.end() && same_area(*at, v) && !v.has(kNotInherited)) out.push_back({v.start, v.end});
+    if (at != parents.end() && same_area(*at, v) && !v.has(kNotInherited) && same_at_first(v, i))
+      out.push_back({v.start, v.end});
   }
   return out;
 }

@@ -33,7 +33,7 @@ ENTRIES = (
     _entry("counter", modes=STOPPABLE + ("shell_job",)),
     # memory, vma-kinds
     _entry("mem_anon"), _entry("mem_private_file"), _entry("mem_shared_file"), _entry("mem_shared_anon"), _entry("heap"),
-    _entry("stack_growth"), _entry("cow"), _entry("vma_kinds"),
+    _entry("stack_growth"), _entry("cow"), _entry("cow_protected"), _entry("vma_kinds"),
     _entry("vma_matrix"), _entry("grows_down"), _entry("guards"), _entry("mem_locks"), _entry("mem_lock_all"), _entry("mseal"),
     _entry("mem_sparse"), _entry("mem_mappings", timeout_s=120), _entry("droppable"), _entry("once_writable"),
     # memory objects
