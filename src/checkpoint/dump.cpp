@@ -132,6 +132,10 @@ class Checkpoint {
     std::erase_if(seized_, [&](SeizedProcess& s) { return s.threads.empty() && !is_zombie(s.pid); });
     for (SeizedProcess& s : seized_) {
       if (s.threads.empty()) continue;
+      if (s.zombie)
+        throw Error(Reason::UNSUPPORTED_STATE, "its main thread has ended while others live")
+            .object(fmt::format("pid {}", s.pid))
+            .remedy("this version saves processes whose main thread lives; let the others end too");
       processes_.push_back(std::make_unique<FrozenProcess>(s));
       processes_.back()->add_jobs(jobs, seized_.size() <= 2, mapping_reader_.get());
     }
@@ -241,6 +245,11 @@ class Checkpoint {
       const auto zombie = zombies_.find(s.pid);
       const bool dead = zombie != zombies_.end();
       const ProcStat& stat = dead ? zombie->second : (*living)->leader().stat;
+      if (s.parent != 0 && !dead && stat.exit_signal != SIGCHLD)
+        throw Error(Reason::UNSUPPORTED_STATE,
+                    fmt::format("its parent is told of its end by signal {}, not by SIGCHLD", stat.exit_signal))
+            .object(fmt::format("pid {} ({})", s.pid, stat.comm))
+            .remedy("this version saves children that clone() was asked to announce by SIGCHLD");
       index[s.pid] = static_cast<int>(tree.size());
       tree.push_back({s.pid, stat.pgid, stat.sid, s.parent == 0 ? kOutside : index.at(s.parent),
                       dead ? 0 : (*living)->ids.files, dead ? 0 : (*living)->ids.fs});

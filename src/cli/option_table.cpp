@@ -218,7 +218,7 @@ constexpr OptionRow kRows[] = {
     {"leave-stopped", 's', none, false, ready, D | R, dump_restore, "", "leave the tasks stopped afterwards", flag<&L::leave_stopped>},
     {"leave-running", 'R', none, false, ready, D, dump_restore, "", "let the tasks run on after the dump", flag<&L::leave_running>},
     {"restore-detached", 'd', none, true, ready, R, dump_restore, "", "do not wait for the restored tree", flag<&L::detached>},
-    {"restore-sibling", 'S', none, true, missing, R, dump_restore, "", "make the root a sibling of this process (needs -d)", flag<&L::restore_sibling>},
+    {"restore-sibling", 'S', none, true, ready, R, dump_restore, "", "make the root a sibling of this process (needs -d)", flag<&L::restore_sibling>},
     {"exec-cmd", 0, none, false, missing, R, dump_restore, "", "after success execute the words behind --", flag<&L::exec_cmd>},
     {"shell-job", 'j', none, true, ready, D | R, dump_restore, "", "the tree was started from a shell: take session and terminal from the caller", flag<&L::shell_job>},
     {"file-locks", 'l', none, true, ready, D | R, dump_restore, "", "save and restore file locks", flag<&L::file_locks>},

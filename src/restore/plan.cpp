@@ -58,7 +58,7 @@ class PlanReader {
     plan_births();
     check_pids();
     place_area();
-    if (options_.detached) drop_death_signal_of_root();
+    if (options_.detached && !options_.sibling) drop_death_signal_of_root();
     return std::move(plan_);
   }
 
@@ -307,9 +307,15 @@ class PlanReader {
   }
 
   // The root's parent is this program, whose end is not the event that the saved program waits for. The next parent is
-  // one that adopts orphans: it does not end.
+  // one that adopts orphans: it does not end. A sibling has the caller for a parent, whose end is meant.
   void drop_death_signal_of_root() {
-    for (PlannedThread& t : plan_.root().threads) t.states.edit<ParentDeathSignal>().signal = 0;
+    for (PlannedThread& t : plan_.root().threads) {
+      int& signal = t.states.edit<ParentDeathSignal>().signal;
+      if (signal != 0)
+        log_warning("{}: thread {} is not told of its parent's end any more (signal {}); --restore-sibling keeps that",
+                    plan_.root().describe(), t.tid, signal);
+      signal = 0;
+    }
   }
 
   void place_area() {

@@ -53,6 +53,7 @@ ENTRIES = (
     # files
     _entry("files_regular"), _entry("files_devices"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _honest("fifos"),
     # what cannot be saved, or not without an option
+    _refused("refuse_dead_leader", "UNSUPPORTED_STATE"), _refused("refuse_exit_signal", "UNSUPPORTED_STATE"),
     _refused("refuse_traced", "ALREADY_TRACED"), _refused("refuse_vfork", "VFORK_PENDING|FREEZE_TIMEOUT"),
     _refused("refuse_file_lock", "FILE_LOCKS_HELD"), _refused("refuse_sigtrap", "UNSUPPORTED_STATE"),
     _refused("refuse_landlock", "UNSUPPORTED_STATE"),
