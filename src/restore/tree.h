@@ -55,6 +55,7 @@ class PuppetTree {
   void queue(const TreeStep& step);
   void run_queued();
   void fill_born();
+  void fill_mapped();
   void end_temporary(const TreeStep& step);
   void adopt(const Puppet& creator, int node);
   PlannedProcess* process_of(int node) const;

@@ -73,6 +73,7 @@ void PuppetTree::build(bool sibling) {
   for (const TreeStep& step : plan_.tree.steps) {
     if (step.kind == TreeStep::Kind::end) {
       run_queued();
+      fill_mapped();
       end_temporary(step);
     } else if (plan_.tree.nodes[static_cast<size_t>(step.node)].creator == kOutside &&
                step.kind == TreeStep::Kind::create) {
@@ -159,6 +160,11 @@ void PuppetTree::queue(const TreeStep& step) {
 }
 
 void PuppetTree::run_queued() {
+  // One that still makes the calls for its memory can make no others.
+  const auto is_mapping = [&](const auto& work) {
+    return std::ranges::find(mapping_, process_of(work.first)) != mapping_.end();
+  };
+  if (std::ranges::any_of(queued_, is_mapping)) fill_mapped();
   for (auto& [node, work] : queued_) puppet_at(node).start(work.batch);
   for (auto& [node, work] : queued_) puppet_at(node).finish(work.batch, waiter_);
   for (auto& [node, work] : queued_)
@@ -183,9 +189,14 @@ void PuppetTree::adopt(const Puppet& creator, int node) {
   }
 }
 
+// The calls of those that were started are done.
+void PuppetTree::fill_mapped() {
+  for (PlannedProcess* p : std::exchange(mapping_, {})) fill_memory(*p);
+}
+
 // Memory of those that were born since the last time. Their own calls run while the next ones are cloned.
 void PuppetTree::fill_born() {
-  for (PlannedProcess* p : std::exchange(mapping_, {})) fill_memory(*p);
+  fill_mapped();
   for (const auto& [node, tables] : born_) {
     PlannedProcess& p = *process_of(node);
     start_memory(p);

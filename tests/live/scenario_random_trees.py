@@ -84,12 +84,23 @@ def run_one(session, seed, trees, program):
         end(session, root)
         return 0
     session.wait_gone(root)
-    session.restore(images, "-d")
+    restore(session, images)
     compare(before, snapshot(root), "after the restore")
     own = [pid for pid in harness.children_of(os.getpid()) if pid != root]
     harness.require(not own, f"the restore left processes: {own}")
     end(session, root)
     return sum(1 for what in before if what.endswith(" relations"))
+
+
+def restore(session, images):
+    """Ids are given to other programs of the machine meanwhile; where they are few, one of them may have a pid of ours."""
+    def came_back():
+        run = session.restore(images, "-d", expect_success=False)
+        if run.status == 0 or not re.search("PID_TAKEN|EEXIST", run.stderr):
+            harness.check_success(run)
+        return run.status == 0
+
+    harness.wait_until(came_back, "ids of the tree stay taken", timeout_s=60, step_s=0.5)
 
 
 def compare(before, after, moment):
