@@ -62,6 +62,7 @@ struct SlotHead {
   uint64_t undo_table;      // address of the entries run when no controller takes the report
   uint64_t heal_code;       // address of this slot's heal code
   uint64_t report_call[3];  // tgid, tid (both in the tracee's own pid namespace), signal (0 in step mode)
+  uint64_t mask_is_own;     // not 0: the signal mask was not touched, the way home makes no call
 };
 
 // Position independent loop, shared by all slots of an area.
@@ -76,6 +77,9 @@ std::vector<std::byte> heal_code(uint64_t code_address, uint64_t slot_address);
 // Registers that send a thread into a loop at `loop`, with its first entry and slot. Everything the loop does not
 // need (stack, thread pointer, segments) is kept from `own`.
 Registers batch_registers(const Registers& own, uint64_t loop, uint64_t first_entry, uint64_t slot);
+
+// The slot that a thread in a loop works with, from its registers there.
+uint64_t slot_address(const Registers& regs);
 
 // Registers that make one system call by the call instruction right before `reported` of a loop.
 Registers call_registers(const Registers& own, uint64_t reported, uint64_t number, std::span<const uint64_t> args);

@@ -39,7 +39,6 @@
 #include "objects/tree_plan.h"
 #include "proto/inventory.pb.h"
 #include "proto/pstree.pb.h"
-#include "proto/seccomp.pb.h"
 #include "proto/stats.pb.h"
 #include "proto/timens.pb.h"
 
@@ -152,7 +151,7 @@ class Checkpoint {
     }
     workers_.start(ids_.sharing_jobs(std::move(sharers)));
     for (auto& p : processes_) {
-      p->look(options_, waiter_);
+      p->look(options_, filters_, waiter_);
     }
     workers_.finish();
     check_sharing();
@@ -430,7 +429,9 @@ class Checkpoint {
     files_.encode(store_);
 
     write_tree();
-    store_.write_single(ImageKind::SECCOMP, 0, pb::seccomp_entry());
+    pb::seccomp_entry filters;
+    filters_.encode(filters);
+    store_.write_single(ImageKind::SECCOMP, 0, filters);
     const uint32_t time_ns = processes_.front()->ids.of(Namespace::time);
     store_.write_single(ImageKind::TIMENS, time_ns == ids_.own().of(Namespace::time) ? 0 : time_ns, clocks_);
   }
@@ -541,6 +542,7 @@ class Checkpoint {
   ImageStore store_;
   KernelIdTable ids_;
   FileTable files_;
+  SeccompFilters filters_;
   std::unique_ptr<MappingReader> mapping_reader_;
   PageSnapshot snapshot_;
   std::vector<PageCopy> copies_;  // of the processes, then of the shared objects

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/seccomp.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -12,7 +13,6 @@
 #include "kernel/process.h"
 #include "memory/vdso.h"
 #include "objects/task/future_locks.h"
-#include "tracee/seccomp_filter.h"
 
 namespace stasis {
 
@@ -25,11 +25,6 @@ constexpr size_t kLeaderSlotBytes = 24576;
 constexpr size_t kDescriptorBytes = 96;  // one table entry, rounded up
 constexpr size_t kThreadsPerJob = 32;
 constexpr size_t kMostAuxvBytes = 1024;
-
-// What every borrowed thread calls, whatever it is asked.
-constexpr long kBorrowedCalls[] = {SYS_mmap,      SYS_munmap,      SYS_tgkill,        SYS_rt_sigprocmask,
-                                   SYS_prctl,     SYS_sigaltstack, SYS_brk,           SYS_rt_sigaction,
-                                   SYS_getitimer, SYS_fcntl,       SYS_get_mempolicy, SYS_get_robust_list};
 
 // Text of /proc, on its way to a parser.
 thread_local ProcBuffer scratch;
@@ -145,12 +140,12 @@ void FrozenProcess::read_registers() {
   for (Tracee& t : seized->threads) t.save_own_state();
 }
 
-void FrozenProcess::look(const DumpOptions& options, StopWaiter& waiter) {
+void FrozenProcess::look(const DumpOptions& options, SeccompFilters& filters, StopWaiter& waiter) {
   let_heal(waiter);
   for (FrozenThread& t : threads) {
-    if (t.status.seccomp == 2) require_calls_allowed(read_seccomp_filters(*t.tracee), kBorrowedCalls, describe());
     const LookView v = view(t, options);
     t.states.look(v);
+    if (t.status.seccomp != 0) look_at_filters(t, filters);
     if (t.stat.pid == pid()) {
       states.look(v);
     } else if (kcmp(pid(), t.tracee->tid(), uapi::kcmp_files) != 0 ||
@@ -160,6 +155,21 @@ void FrozenProcess::look(const DumpOptions& options, StopWaiter& waiter) {
           .object(describe())
           .remedy("this version saves threads that share both with their process");
     }
+  }
+}
+
+// Batches run with the seccomp mode suspended. That ends with this program: whoever may not make the calls of the way
+// home gets a way without any.
+void FrozenProcess::look_at_filters(FrozenThread& t, SeccompFilters& filters) {
+  t.tracee->suspend_seccomp();
+  if (t.status.seccomp == SECCOMP_MODE_STRICT) return t.tracee->keep_mask();
+  const std::vector<SeccompFilter> chain = read_seccomp_filters(*t.tracee);
+  if (!allow_way_home(chain, *t.tracee, report_signal())) t.tracee->keep_mask();
+  try {
+    t.states.edit<Seccomp>().filter = filters.add(chain, has_spec_allow(t.status));
+  } catch (Error& e) {
+    e.default_object(describe());
+    throw;
   }
 }
 

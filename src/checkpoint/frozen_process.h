@@ -12,6 +12,7 @@
 #include "kernel/proc.h"
 #include "memory/vma.h"
 #include "objects/files/file_table.h"
+#include "objects/task/seccomp.h"
 #include "objects/task_object.h"
 #include "tracee/borrowed.h"
 #include "tracee/seize_tree.h"
@@ -47,7 +48,7 @@ struct FrozenProcess {
   // `mapping_reader` may be null.
   void add_jobs(std::vector<std::function<void()>>& jobs, bool few_processes, MappingReader* mapping_reader);
   void read_registers();
-  void look(const DumpOptions& options, StopWaiter& waiter);
+  void look(const DumpOptions& options, SeccompFilters& filters, StopWaiter& waiter);
 
   // Borrowing in steps, so that all processes of a tree are driven at once.
   void start_borrow();
@@ -84,6 +85,7 @@ struct FrozenProcess {
   void read_code();
   void read_threads(ProcDir& dir, size_t first, size_t end);
   void let_heal(StopWaiter& waiter);
+  void look_at_filters(FrozenThread& thread, SeccompFilters& filters);
   ReportSignal report_signal() const;
   LookView view(FrozenThread& thread, const DumpOptions& options);
 

@@ -145,6 +145,9 @@ class StatusReader {
       s_.seccomp = c.number<int>();
     } else if (key == "Seccomp_filters") {
       s_.seccomp_filters = c.number<uint32_t>();
+    } else if (key == "Speculation_Store_Bypass") {
+      c.skip_blanks();
+      s_.store_bypass_open = c.rest() == "thread vulnerable";
     }
   }
 

@@ -84,6 +84,7 @@ struct ProcStatus {
   bool no_new_privs = false;
   int seccomp = 0;                          // 0 off, 1 strict, 2 filter
   std::optional<uint32_t> seccomp_filters;  // 5.10
+  bool store_bypass_open = false;           // Speculation_Store_Bypass: the thread could be restricted, and is not
   std::optional<bool> thp_enabled;          // 5.0
   uint64_t vm_locked_kib = 0, vm_size_kib = 0, vm_rss_kib = 0;
   bool has_mm = false;            // false: zombie or kernel thread, no Vm lines

@@ -80,7 +80,7 @@ constexpr std::string_view status_text =
     "ShdPnd:\t8000000000000000\nSigBlk:\t0000000000010000\nSigIgn:\t0000000000000004\nSigCgt:\t0000000180000000\n"
     "CapInh:\t0000000000000001\nCapPrm:\t000001ffffffffff\nCapEff:\t000001fffeffffff\nCapBnd:\t000001ffffffff0f\n"
     "CapAmb:\t0000000000000010\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n"
-    "Speculation_Store_Bypass:\tvulnerable\nCpus_allowed:\t3\nx86_Thread_features:\tshstk wrss \n"
+    "Speculation_Store_Bypass:\tthread vulnerable\nCpus_allowed:\t3\nx86_Thread_features:\tshstk wrss \n"
     "x86_Thread_features_locked:\t\nnonvoluntary_ctxt_switches:\t0\n";
 
 TEST(ParseStatus, EveryFieldLandsInItsPlace) {
@@ -123,6 +123,7 @@ TEST(ParseStatus, EveryFieldLandsInItsPlace) {
   EXPECT_TRUE(s.no_new_privs);
   EXPECT_EQ(s.seccomp, 2);
   EXPECT_EQ(s.seccomp_filters, 3u);
+  EXPECT_TRUE(s.store_bypass_open);
   EXPECT_TRUE(s.x86_shadow_stack);
 }
 

@@ -35,6 +35,7 @@
 #include "objects/task/robust_list.h"
 #include "objects/task/rseq.h"
 #include "objects/task/scheduling.h"
+#include "objects/task/seccomp.h"
 #include "objects/task/signal_actions.h"
 #include "objects/task/signal_mask.h"
 #include "objects/task/speculation.h"
@@ -96,6 +97,7 @@ const std::vector<TaskObject>& task_objects() {
       task_object<ThreadPendingSignals>(),  // all signals are blocked (O-54)
       task_object<Credentials>(),           // privileges end here (O-57, O-58)
       task_object<ParentDeathSignal>(),     // a change of credentials clears it (O-59)
+      task_object<Seccomp>(),               // strict mode, out of force as long as the task is traced (O-56)
   };
   // clang-format on
   return rows;

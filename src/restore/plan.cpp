@@ -46,6 +46,8 @@ class PlanReader {
     verify_manifest(store_);
     read_tree();
     extension_ = Extension::read(store_);
+    pb::seccomp_entry filters;
+    if (store_.read_single(ImageKind::SECCOMP, 0, filters)) plan_.filters.decode(filters);
     read_processes();
     if (extension_) {
       extension_->expect_all_asked();
@@ -155,6 +157,7 @@ class PlanReader {
       if (!core.has_thread_core()) throw Error(Reason::IMAGE_CORRUPT, "it has no thread part").object(image);
       t.states.decode(core, image);
       if (extension_) read_extension(p, t);
+      if (const auto filter = t.states.get<Seccomp>().filter) t.filters = plan_.filters.chain(*filter);
     }
   }
 

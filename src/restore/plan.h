@@ -13,6 +13,7 @@
 #include "image/store.h"
 #include "memory/fill.h"
 #include "memory/vma.h"
+#include "objects/task/seccomp.h"
 #include "objects/task/task_state.h"
 #include "objects/task_object.h"
 #include "objects/tree_plan.h"
@@ -27,6 +28,7 @@ struct PlannedThread {
   explicit PlannedThread(pid_t t) : tid(t), states(Scope::thread) {}
   pid_t tid;
   ObjectStates states;
+  std::vector<uint32_t> filters;  // of seccomp, in RestorePlan::filters, the first installed first
 };
 
 struct PlannedProcess {
@@ -53,6 +55,7 @@ struct PlannedProcess {
 struct RestorePlan {
   std::vector<std::unique_ptr<PlannedProcess>> processes;  // parents before children
   PlannedProcess& root() { return *processes.front(); }
+  SeccompFilters filters;
   // Clocks as the tasks saw them at the dump.
   std::optional<pb::timens_entry> clocks;
   // An address range that is free in every process, for the batch area.

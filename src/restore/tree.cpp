@@ -89,7 +89,7 @@ int free_number(const RestorePlan& plan, const RestoredFiles& files) {
 }  // namespace
 
 PuppetTree::PuppetTree(RestorePlan& plan, const ImageStore& store, RestoredFiles& files, StopWaiter& waiter)
-    : plan_(plan), store_(store), files_(files), waiter_(waiter), channels_(free_number(plan, files)) {
+    : plan_(plan), store_(store), files_(files), waiter_(waiter), filters_(plan), channels_(free_number(plan, files)) {
   // Orphans of puppets that have to be killed become ours, so that their pids are free again before a second try.
   prctl(PR_SET_CHILD_SUBREAPER, 1);
 }
@@ -412,16 +412,12 @@ void PuppetTree::end_zombies() {
 
 void PuppetTree::clone_threads() {
   for (const auto& p : plan_.processes) {
+    if (p->zombie) continue;
     Puppet& puppet = this->puppet(*p);
-    size_t adopted = 1;
-    while (adopted < p->threads.size()) {
-      SyscallBatch batch;
-      size_t end = adopted;
-      for (; end < p->threads.size() && batch.size() + kBatchRoom <= kLeaderSlotBytes; ++end)
-        Puppet::clone_thread(batch, p->threads[end].tid);
-      puppet.run(batch, waiter_);
-      for (; adopted < end; ++adopted) puppet.adopt_thread(p->threads[adopted].tid, waiter_);
-    }
+    if (filters_.clone_threads(*p, puppet, waiter_)) continue;
+    std::vector<pid_t> tids;
+    for (const PlannedThread& t : std::span(p->threads).subspan(1)) tids.push_back(t.tid);
+    puppet.clone_threads(puppet.leader(), tids, kBatchRoom, waiter_);
   }
 }
 

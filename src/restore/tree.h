@@ -12,6 +12,7 @@
 #include "base/workers.h"
 #include "memory/fill.h"
 #include "objects/files/restored_files.h"
+#include "restore/filter_inheritance.h"
 #include "restore/plan.h"
 #include "tracee/puppet.h"
 
@@ -81,6 +82,7 @@ class PuppetTree {
   const ImageStore& store_;
   RestoredFiles& files_;
   StopWaiter& waiter_;
+  FilterInheritance filters_;
   FdChannels channels_;
   std::vector<std::unique_ptr<Puppet>> puppets_;
   std::unordered_map<const PlannedProcess*, Puppet*> by_process_;

@@ -104,6 +104,7 @@ void PuppetTree::start_outside(const TreeStep& step, bool sibling) {
                                                        .channels = &channels_,
                                                        .sibling = sibling},
                                                       shape, waiter_);
+  filters_.suspend(*puppet);
   channels_.close_puppet_ends();
   by_node_[static_cast<size_t>(step.node)] = puppet.get();
   if (PlannedProcess* p = process_of(step.node)) {
@@ -129,6 +130,7 @@ void PuppetTree::queue(const TreeStep& step) {
       if (std::ranges::find(mapping_, p) != mapping_.end()) fill_born();
       finish_memory(*p);
     }
+    filters_.install_for_child(actor, step.node, puppet_at(actor), waiter_);
   }
   Work& work = queued_[actor];
   if (work.batch.size() + kStepBytes > kLeaderSlotBytes || work.born.size() == kBornAtOnce) run_queued();

@@ -82,6 +82,7 @@ class SyscallBatch {
 
   size_t calls() const { return entries_.size(); }
   bool empty() const { return entries_.empty(); }
+  bool has_undo() const { return !undo_.empty(); }
   // Bytes it takes in the task.
   size_t size() const;
   void clear();

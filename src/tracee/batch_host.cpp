@@ -28,16 +28,15 @@ void BatchHost::start(Tracee& thread, unsigned slot, const SyscallBatch& batch) 
     throw Error(Reason::INTERNAL,
                 fmt::format("a batch of {} bytes for a slot of {}", batch.size(), area_.batch_capacity(slot)))
         .object(describe());
+  if (thread.keeps_mask() && batch.has_undo())
+    throw Error(Reason::SECCOMP_REFUSES,
+                "its seccomp filter does not allow the calls that would undo a change made in it")
+        .object(describe())
+        .remedy("allow rt_sigprocmask and tgkill in the filter");
   const uint64_t at = area_.batch(slot);
-  arch::SlotHead head{};
-  head.registers = thread.own_registers();
-  arch::rewind_interrupted_call(head.registers);
-  head.signal_mask = thread.own_signal_mask();
+  arch::SlotHead head = thread.way_home(report_);
   head.undo_table = at + batch.undo_offset();
   head.heal_code = area_.heal_code(slot);
-  head.report_call[0] = static_cast<uint64_t>(thread.inner_tgid());
-  head.report_call[1] = static_cast<uint64_t>(thread.inner_tid());
-  head.report_call[2] = static_cast<uint64_t>(report_.number);
   batch.serialise(at, scratch_);
 
   const iovec local[2] = {{&head, sizeof head}, {scratch_.data(), scratch_.size()}};

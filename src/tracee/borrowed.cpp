@@ -154,13 +154,7 @@ Borrowed::~Borrowed() {
 }
 
 void Borrowed::send_bootstrap(std::span<const arch::BootstrapCall> calls) {
-  arch::SlotHead head{};
-  head.registers = leader_->own_registers();
-  arch::rewind_interrupted_call(head.registers);
-  head.signal_mask = leader_->own_signal_mask();
-  head.report_call[0] = static_cast<uint64_t>(leader_->inner_tgid());
-  head.report_call[1] = static_cast<uint64_t>(leader_->inner_tid());
-  head.report_call[2] = static_cast<uint64_t>(host_.report().number);
+  const arch::SlotHead head = leader_->way_home(host_.report());
   const auto code = arch::bootstrap_code(hole_, head, calls);
   const ssize_t n = pwrite(memory_.get(), code.data(), code.size(), static_cast<off_t>(hole_));
   if (n != static_cast<ssize_t>(code.size()))

@@ -12,8 +12,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <unordered_map>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -224,6 +226,28 @@ Tracee& Puppet::adopt_thread(pid_t tid, StopWaiter& waiter) {
     throw Error(Reason::RESTORE_CALL_FAILED, "a cloned task does not stop").object(t.describe());
   t.save_own_state();
   return t;
+}
+
+void Puppet::clone_threads(Tracee& by, std::span<const pid_t> tids, size_t room, StopWaiter& waiter) {
+  const pid_t cloner = by.tid();
+  while (!tids.empty()) {
+    SyscallBatch batch;
+    size_t count = 0;
+    for (; count < tids.size() && batch.size() + room <= host_.area().batch_capacity(0); ++count)
+      clone_thread(batch, tids[count]);
+    // Adopting may move the threads.
+    const auto at = std::find_if(threads_.begin(), threads_.end(), [&](const Tracee& t) { return t.tid() == cloner; });
+    host_.run(*at, 0, batch, waiter);
+    for (const pid_t tid : tids.first(count)) adopt_thread(tid, waiter);
+    tids = tids.subspan(count);
+  }
+}
+
+void Puppet::sort_threads(std::span<const pid_t> tids) {
+  std::unordered_map<pid_t, size_t> place;
+  for (const pid_t tid : tids) place.emplace(tid, place.size());
+  std::sort(threads_.begin(), threads_.end(),
+            [&](const Tracee& a, const Tracee& b) { return place.at(a.tid()) < place.at(b.tid()); });
 }
 
 Puppet::~Puppet() {

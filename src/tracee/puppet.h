@@ -63,7 +63,12 @@ class Puppet {
   static std::unique_ptr<Puppet> start_root(const StubOptions& options, const Shape& shape, StopWaiter& waiter);
   // A child that a batch of `parent` has just cloned with CLONE_PTRACE; it has a copy of the parent's memory.
   static std::unique_ptr<Puppet> adopt_child(const Puppet& parent, pid_t pid, StopWaiter& waiter);
-  // Likewise a thread, cloned with CLONE_THREAD | CLONE_PTRACE.
+  // Threads of these ids, cloned by one that is there and in its image: in batches that keep `room` bytes of the first
+  // slot free.
+  void clone_threads(Tracee& by, std::span<const pid_t> tids, size_t room, StopWaiter& waiter);
+  // threads() in the order of these ids, which are all there are.
+  void sort_threads(std::span<const pid_t> tids);
+  // A thread that was cloned with CLONE_THREAD | CLONE_PTRACE.
   Tracee& adopt_thread(pid_t tid, StopWaiter& waiter);
 
   // Kills the process unless it was released.

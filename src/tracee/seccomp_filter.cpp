@@ -1,34 +1,41 @@
 #include "tracee/seccomp_filter.h"
 
-#include <fmt/format.h>
 #include <linux/audit.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 
 #include "base/error.h"
 #include "kernel/uapi.h"
-#include "tracee/call_names.h"
 
 namespace stasis {
 
-std::vector<SeccompProgram> read_seccomp_filters(const Tracee& thread) {
-  std::vector<SeccompProgram> out;
+std::vector<SeccompFilter> read_seccomp_filters(const Tracee& thread) {
+  const auto get_filter = static_cast<__ptrace_request>(uapi::ptrace_seccomp_get_filter);
+  const auto get_metadata = static_cast<__ptrace_request>(uapi::ptrace_seccomp_get_metadata);
+  std::vector<SeccompFilter> out;
+  SeccompProgram longest(BPF_MAXINSNS);
   for (uint64_t index = 0;; ++index) {
-    const auto request = static_cast<__ptrace_request>(uapi::ptrace_seccomp_get_filter);
-    const long count = ptrace(request, thread.tid(), index, nullptr);
+    const long count = ptrace(get_filter, thread.tid(), index, longest.data());
     if (count < 0 && errno == ENOENT) return out;
-    SeccompProgram program(count > 0 ? static_cast<size_t>(count) : 0);
-    if (count < 0 || ptrace(request, thread.tid(), index, program.data()) < 0)
+    if (count < 0)
       throw Error(Reason::NO_PRIVILEGE, "its seccomp filters cannot be read")
           .object(thread.describe())
           .error_number(errno)
           .remedy("run with CAP_SYS_ADMIN in the initial user namespace and outside of any seccomp filter");
-    out.push_back(std::move(program));
+    SeccompFilter filter{{longest.begin(), longest.begin() + count}, 0};
+    uapi::seccomp_metadata metadata{.filter_off = index, .flags = 0};
+    // Not there before 4.16.
+    if (ptrace(get_metadata, thread.tid(), sizeof metadata, &metadata) > 0)
+      filter.flags = static_cast<uint32_t>(metadata.flags);
+    out.push_back(std::move(filter));
   }
 }
 
@@ -161,18 +168,25 @@ uint32_t evaluate_seccomp(std::span<const sock_filter> program, uint64_t number,
   return Machine(data).run(program);
 }
 
-void require_calls_allowed(std::span<const SeccompProgram> filters, std::span<const long> numbers,
-                           const std::string& who) {
-  for (long number : numbers)
-    for (const SeccompProgram& f : filters) {
-      const uint32_t answer = evaluate_seccomp(f, static_cast<uint64_t>(number), {}, 0) & SECCOMP_RET_ACTION_FULL;
-      if (answer == SECCOMP_RET_ALLOW || answer == SECCOMP_RET_LOG) continue;
-      throw Error(
-          Reason::SECCOMP_REFUSES,
-          fmt::format("its seccomp filter does not allow {}, which the dump makes in the task", call_name(number)))
-          .object(who)
-          .remedy("allow the call in the filter, or stop the service in the ordinary way");
-    }
+bool allow_way_home(std::span<const SeccompFilter> filters, const Tracee& thread, ReportSignal report) {
+  const uint64_t tgkill[] = {static_cast<uint64_t>(thread.inner_tgid()), static_cast<uint64_t>(thread.inner_tid()),
+                             static_cast<uint64_t>(report.number)};
+  const uint64_t sigprocmask[] = {SIG_SETMASK, 0, 0, sizeof(uint64_t)};
+  const auto allows = [](const SeccompFilter& f, uint64_t number, std::span<const uint64_t> args) {
+    const uint32_t answer = evaluate_seccomp(f.program, number, args, 0) & SECCOMP_RET_ACTION_FULL;
+    return answer == SECCOMP_RET_ALLOW || answer == SECCOMP_RET_LOG;
+  };
+  return std::all_of(filters.begin(), filters.end(), [&](const SeccompFilter& f) {
+    return allows(f, SYS_tgkill, tgkill) && allows(f, SYS_rt_sigprocmask, sigprocmask);
+  });
+}
+
+bool may_notify(std::span<const sock_filter> program) {
+  // An answer that is computed starts from constants, too.
+  return std::any_of(program.begin(), program.end(), [](const sock_filter& f) {
+    return (BPF_CLASS(f.code) == BPF_RET || BPF_CLASS(f.code) == BPF_LD || BPF_CLASS(f.code) == BPF_ALU) &&
+           (f.k & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_USER_NOTIF;
+  });
 }
 
 }  // namespace stasis

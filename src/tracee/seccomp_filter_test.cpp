@@ -40,9 +40,10 @@ struct Probe {
 // What the kernel made of a probe: the errno of SECCOMP_RET_ERRNO, or nothing if it killed the caller.
 using Decision = std::optional<long>;
 
-bool install(const SeccompProgram& program) {
+bool install(const SeccompProgram& program, unsigned flags = 0) {
   const sock_fprog filter{static_cast<unsigned short>(program.size()), const_cast<sock_filter*>(program.data())};
-  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) == 0;
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter) == 0;
 }
 
 long raw_call(const Probe& p) {
@@ -262,26 +263,41 @@ TEST(SeccompEvaluator, AgreesOnAnAllowListForEveryNumber) {
   }
 }
 
-TEST(SeccompEvaluator, RequiredCallsMustPassEveryFilter) {
-  const auto refusing = [](uint32_t number, uint32_t answer) {
-    return SeccompProgram{statement(BPF_LD | BPF_W | BPF_ABS, kNumberAt), jump(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
-                          statement(BPF_RET | BPF_K, answer), statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-  };
-  const long calls[] = {SYS_mmap, SYS_munmap};
-  const std::vector<SeccompProgram> fine{refusing(SYS_ptrace, SECCOMP_RET_ERRNO), refusing(SYS_mmap, SECCOMP_RET_LOG)};
-  EXPECT_NO_THROW(require_calls_allowed(fine, calls, "pid 42"));
+// Answers to one call, allows all others.
+SeccompProgram refusing(uint32_t number, uint32_t answer) {
+  return {statement(BPF_LD | BPF_W | BPF_ABS, kNumberAt), jump(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
+          statement(BPF_RET | BPF_K, answer), statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+}
+
+TEST(SeccompEvaluator, TheWayHomeMustPassEveryFilter) {
+  Tracee self = Tracee::adopt(42, 43);
+  const std::vector<SeccompFilter> fine{{refusing(SYS_ptrace, SECCOMP_RET_ERRNO), 0},
+                                        {refusing(SYS_tgkill, SECCOMP_RET_LOG), 0}};
+  EXPECT_TRUE(allow_way_home(fine, self, {SIGURG}));
+  EXPECT_TRUE(allow_way_home({}, self, {SIGURG}));
   for (const uint32_t answer : {SECCOMP_RET_ERRNO, SECCOMP_RET_TRAP, SECCOMP_RET_TRACE, SECCOMP_RET_USER_NOTIF,
-                                SECCOMP_RET_KILL_THREAD, SECCOMP_RET_KILL_PROCESS}) {
-    const std::vector<SeccompProgram> bad{refusing(SYS_ptrace, SECCOMP_RET_ERRNO), refusing(SYS_munmap, answer)};
-    try {
-      require_calls_allowed(bad, calls, "pid 42 (victim)");
-      ADD_FAILURE() << std::hex << answer;
-    } catch (const Error& e) {
-      EXPECT_EQ(e.reason(), Reason::SECCOMP_REFUSES);
-      EXPECT_NE(e.report().find("munmap"), std::string::npos) << e.report();
-      EXPECT_NE(e.report().find("pid 42 (victim)"), std::string::npos) << e.report();
+                                SECCOMP_RET_KILL_THREAD, SECCOMP_RET_KILL_PROCESS})
+    for (const uint32_t number : {SYS_tgkill, SYS_rt_sigprocmask}) {
+      const std::vector<SeccompFilter> bad{{refusing(SYS_ptrace, SECCOMP_RET_ERRNO), 0}, {refusing(number, answer), 0}};
+      EXPECT_FALSE(allow_way_home(bad, self, {SIGURG})) << number << ' ' << std::hex << answer;
     }
-  }
+  // Arguments are those of the real calls.
+  const SeccompProgram own_only{
+      statement(BPF_LD | BPF_W | BPF_ABS, kNumberAt),       jump(BPF_JMP | BPF_JEQ | BPF_K, SYS_tgkill, 0, 3),
+      statement(BPF_LD | BPF_W | BPF_ABS, kArgsAt),         jump(BPF_JMP | BPF_JEQ | BPF_K, 42, 1, 0),
+      statement(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS), statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  EXPECT_TRUE(allow_way_home(std::vector<SeccompFilter>{{own_only, 0}}, self, {SIGURG}));
+  Tracee other = Tracee::adopt(44, 44);
+  EXPECT_FALSE(allow_way_home(std::vector<SeccompFilter>{{own_only, 0}}, other, {SIGURG}));
+  self.forget();
+  other.forget();
+}
+
+TEST(SeccompPrograms, ThatNotifyAreKnown) {
+  EXPECT_TRUE(may_notify(refusing(SYS_mount, SECCOMP_RET_USER_NOTIF)));
+  EXPECT_FALSE(may_notify(refusing(SYS_mount, SECCOMP_RET_TRACE)));
+  const SeccompProgram computed{statement(BPF_LD | BPF_IMM, SECCOMP_RET_USER_NOTIF), statement(BPF_RET | BPF_A, 0)};
+  EXPECT_TRUE(may_notify(computed));
 }
 
 TEST(SeccompFilters, AreReadFromAThreadAsTheyWereInstalled) {
@@ -289,7 +305,8 @@ TEST(SeccompFilters, AreReadFromAThreadAsTheyWereInstalled) {
       statement(BPF_LD | BPF_W | BPF_ABS, kNumberAt), jump(BPF_JMP | BPF_JEQ | BPF_K, 999, 0, 1),
       statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 7), statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
   Victim victim([&](testing::Board& board) {
-    if (!install(program)) board.failures = 1;
+    if (!install(refusing(SYS_ptrace, SECCOMP_RET_ERRNO)) || !install(program, SECCOMP_FILTER_FLAG_LOG))
+      board.failures = 1;
     testing::count_for_ever(board);
   });
   ASSERT_EQ(victim.board().failures, 0u);
@@ -297,18 +314,20 @@ TEST(SeccompFilters, AreReadFromAThreadAsTheyWereInstalled) {
   Tracee t = Tracee::seize(victim.pid(), victim.pid());
   t.interrupt();
   ASSERT_TRUE(t.await_stop(waiter, Clock::now() + std::chrono::seconds(5)));
-  std::vector<SeccompProgram> read;
+  std::vector<SeccompFilter> read;
   try {
     read = read_seccomp_filters(t);
   } catch (const Error& e) {
     ASSERT_EQ(e.reason(), Reason::NO_PRIVILEGE) << e.report();
     GTEST_SKIP() << "reading filters needs CAP_SYS_ADMIN in the initial user namespace";
   }
-  ASSERT_EQ(read.size(), 1u);
-  ASSERT_EQ(read[0].size(), program.size());
+  ASSERT_EQ(read.size(), 2u);
+  EXPECT_EQ(read[0].flags, 0u);
+  EXPECT_EQ(read[1].flags, uint32_t{SECCOMP_FILTER_FLAG_LOG});
+  ASSERT_EQ(read[1].program.size(), program.size());
   for (size_t i = 0; i < program.size(); ++i) {
-    EXPECT_EQ(read[0][i].code, program[i].code);
-    EXPECT_EQ(read[0][i].k, program[i].k);
+    EXPECT_EQ(read[1].program[i].code, program[i].code);
+    EXPECT_EQ(read[1].program[i].k, program[i].k);
   }
 }
 

@@ -69,13 +69,13 @@ ReportSignal choose_report_signal(const SignalUse& use) {
 }
 
 Tracee Tracee::seize(pid_t tgid, pid_t tid, unsigned ptrace_options) {
-  if (request(uapi::ptrace_seize, tid, 0, PTRACE_O_TRACESYSGOOD | ptrace_options) != 0)
-    throw seize_error(tgid, tid, errno);
-  return Tracee(tgid, tid);
+  const unsigned options = PTRACE_O_TRACESYSGOOD | ptrace_options;
+  if (request(uapi::ptrace_seize, tid, 0, options) != 0) throw seize_error(tgid, tid, errno);
+  return Tracee(tgid, tid, options);
 }
 
 Tracee Tracee::adopt(pid_t tgid, pid_t tid) {
-  return Tracee(tgid, tid);
+  return Tracee(tgid, tid, 0);
 }
 
 Tracee::Tracee(Tracee&& other) noexcept {
@@ -98,6 +98,9 @@ Tracee& Tracee::operator=(Tracee&& other) noexcept {
   borrowed_ = other.borrowed_;
   syscall_stop_ = other.syscall_stop_;
   stepping_ = other.stepping_;
+  keeps_mask_ = other.keeps_mask_;
+  mask_is_own_ = other.mask_is_own_;
+  options_ = other.options_;
   group_stop_signal_ = other.group_stop_signal_;
   has_own_ = other.has_own_;
   own_ = other.own_;
@@ -132,6 +135,20 @@ void Tracee::continue_with(int signal) {
   stopped_ = false;
   if (request(stepping_ ? PTRACE_SYSCALL : PTRACE_CONT, tid_, 0, static_cast<uint64_t>(signal)) != 0)
     throw Error(Reason::TASK_VANISHED, "it cannot be continued").object(describe()).error_number(errno);
+}
+
+void Tracee::suspend_seccomp() {
+  if (request(PTRACE_SETOPTIONS, tid_, 0, uint64_t{options_ | uapi::ptrace_o_suspend_seccomp}) == 0) {
+    options_ |= uapi::ptrace_o_suspend_seccomp;
+    return;
+  }
+  if (errno == ESRCH) throw Error(Reason::TASK_VANISHED, "its seccomp mode cannot be suspended").object(describe());
+  throw Error(Reason::NO_PRIVILEGE, "its seccomp mode cannot be suspended")
+      .object(describe())
+      .error_number(errno)
+      .remedy(errno == EINVAL
+                  ? "run a kernel that has CONFIG_CHECKPOINT_RESTORE"
+                  : "run with CAP_SYS_ADMIN in the initial user namespace and outside of any seccomp filter");
 }
 
 void Tracee::resume() {
@@ -217,10 +234,36 @@ void Tracee::load_mask(uint64_t mask) {
     throw Error(Reason::TASK_VANISHED, "its signal mask cannot be set").object(describe()).error_number(errno);
 }
 
+// Is there a signal that would be delivered before the first instruction?
+bool Tracee::signal_is_due() const {
+  for (const bool shared : {false, true})
+    for (const siginfo_t& s : pending_signals(shared))
+      if ((own_mask_ & bit(s.si_signo)) == 0) return true;
+  return false;
+}
+
+arch::SlotHead Tracee::way_home(ReportSignal report) {
+  // Once blocked they stay blocked until it is given back.
+  if (!borrowed_) mask_is_own_ = keeps_mask_ && !signal_is_due();
+  arch::SlotHead head{};
+  head.registers = own_;
+  arch::rewind_interrupted_call(head.registers);
+  head.signal_mask = own_mask_;
+  head.report_call[0] = static_cast<uint64_t>(inner_tgid_);
+  head.report_call[1] = static_cast<uint64_t>(inner_tid_);
+  head.report_call[2] = static_cast<uint64_t>(report.number);
+  head.mask_is_own = mask_is_own_ ? 1 : 0;
+  return head;
+}
+
+void Tracee::block_all(ReportSignal report) {
+  load_mask(report.stepping() ? ~uint64_t{0} : ~bit(report.number));
+}
+
 void Tracee::send_to(const arch::Registers& regs, ReportSignal report) {
   const bool was_borrowed = std::exchange(borrowed_, true);
   load(regs);
-  if (!was_borrowed) load_mask(report.stepping() ? ~uint64_t{0} : ~bit(report.number));
+  if (!was_borrowed && !mask_is_own_) block_all(report);
 }
 
 void Tracee::start(ReportSignal report) {
@@ -257,9 +300,19 @@ void Tracee::await_report(StopWaiter& waiter, ReportSignal report, uint64_t repo
       stepping_ = false;
       return;
     }
+    const bool signal = status->event() == 0 && !syscall_stop;
+    if (signal && mask_is_own_ && status->signal() != SIGSTOP && status->signal() != report.number) {
+      // Blocked now, the kernel puts it back where it came from (ptrace_signal in kernel/signal.c).
+      const uint64_t flag = arch::slot_address(current_registers()) + offsetof(arch::SlotHead, mask_is_own);
+      request(PTRACE_POKEDATA, tid_, flag, uint64_t{0});
+      mask_is_own_ = false;
+      block_all(report);
+      continue_with(status->signal());
+      continue;
+    }
     // SIGSTOP cannot be blocked: keep it for the release. Anything else that gets through is the report signal
     // itself, sent by somebody else to a task that ignores it.
-    if (status->event() == 0 && !syscall_stop && status->signal() == SIGSTOP) postponed_signal_ = SIGSTOP;
+    if (signal && status->signal() == SIGSTOP) postponed_signal_ = SIGSTOP;
     continue_with(0);
   }
 }
@@ -285,7 +338,8 @@ void Tracee::await_step(StopWaiter& waiter, Clock::time_point deadline) {
 
 void Tracee::give_back() {
   if (!borrowed_) return;
-  load_mask(own_mask_);
+  if (!mask_is_own_) load_mask(own_mask_);
+  mask_is_own_ = false;
   arch::Registers regs = own_;
   // Released from a signal or event stop, the kernel restarts an interrupted call; from a call's exit it does not.
   if (syscall_stop_) arch::rewind_interrupted_call(regs);
@@ -303,6 +357,7 @@ void Tracee::detach() {
   const pid_t tid = std::exchange(tid_, 0);
   if (tid == 0) return;
   tid_ = tid;
+  int arrived = 0;
   if (!stopped_) {
     // Somebody else's error came while it ran: stop it first, a running thread cannot be detached.
     StopWaiter waiter;
@@ -315,11 +370,14 @@ void Tracee::detach() {
         return;
       }
       stopped_ = status->event_stop() || borrowed_;
+      // Delivered as if it had come after the batch.
+      if (stopped_ && mask_is_own_ && status->event() == 0 && (status->signal() & 0x80) == 0)
+        arrived = status->signal();
       if (!stopped_) continue_with(status->event() == 0 ? status->signal() : 0);
     }
   }
   if (borrowed_ && has_own_) give_back();
-  if (request(PTRACE_DETACH, tid) != 0 && errno != ESRCH)
+  if (request(PTRACE_DETACH, tid, 0, static_cast<uint64_t>(arrived)) != 0 && errno != ESRCH)
     throw Error(Reason::TRACEE_LOST, "it cannot be detached").object(describe()).error_number(errno);
   tid_ = 0;
   if (postponed_signal_ != 0) tgkill(tgid_, tid, postponed_signal_);

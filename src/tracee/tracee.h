@@ -61,6 +61,13 @@ class Tracee {
   bool stopped() const { return stopped_; }
   // The signal that had stopped the whole process (SIGSTOP, SIGTSTP ...) when it was seized; 0 if it ran.
   int group_stop_signal() const { return group_stop_signal_; }
+  // Takes the seccomp mode of a stopped thread out of force for as long as it is traced; threads and children that it
+  // clones with CLONE_PTRACE are born so. Throws NO_PRIVILEGE.
+  void suspend_seccomp();
+  // Its signal mask is not touched while it is borrowed, so that it comes home without any call when the controller
+  // dies: for a thread whose filters refuse those calls. A signal that arrives in a batch stays pending.
+  void keep_mask() { keeps_mask_ = true; }
+  bool keeps_mask() const { return keeps_mask_; }
   // Lets a stopped thread run on in its own code (for healing threads of a dead controller).
   void resume();
 
@@ -77,6 +84,8 @@ class Tracee {
   // Pending signals, not consumed: of the whole process, or of this thread.
   std::vector<siginfo_t> pending_signals(bool shared) const;
 
+  // The part of a slot that takes it home when the controller dies; to be written before send_to().
+  arch::SlotHead way_home(ReportSignal report);
   // Points the stopped thread elsewhere (registers first, then the mask: a controller that dies between leaves no
   // thread with everything blocked, O-67). Only the report signal stays unblocked.
   void send_to(const arch::Registers& regs, ReportSignal report);
@@ -99,9 +108,12 @@ class Tracee {
   void forget() { tid_ = 0; }
 
  private:
-  Tracee(pid_t tgid, pid_t tid) : tgid_(tgid), tid_(tid), inner_tgid_(tgid), inner_tid_(tid) {}
+  Tracee(pid_t tgid, pid_t tid, unsigned options)
+      : tgid_(tgid), tid_(tid), inner_tgid_(tgid), inner_tid_(tid), options_(options) {}
   void load(const arch::Registers& regs);
   void load_mask(uint64_t mask);
+  void block_all(ReportSignal report);
+  bool signal_is_due() const;
   void continue_with(int signal);
   [[noreturn]] void vanished(const StopStatus& status) const;
 
@@ -112,6 +124,9 @@ class Tracee {
   bool syscall_stop_ = false;  // stopped at a system call's exit: the kernel restarts nothing when it is released
   bool stepping_ = false;
   int group_stop_signal_ = 0;
+  bool keeps_mask_ = false;
+  bool mask_is_own_ = false;  // borrowed, with its own signal mask
+  unsigned options_ = 0;
   bool has_own_ = false;
   arch::Registers own_{};
   uint64_t own_mask_ = 0;

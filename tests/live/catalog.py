@@ -47,6 +47,9 @@ ENTRIES = (
     _entry("names_mm"), _entry("fsinfo"), _entry("creds"), _entry("rlimits"), _entry("nice_sched"), _entry("task_flags"),
     _entry("thread_attributes"), _entry("process_attributes"), _entry("sched_deadline"),
     _entry("exe_elf"), _entry("clocks", gap_s=2.0),
+    # seccomp
+    _entry("seccomp_tight", modes=STOPPABLE), _entry("seccomp_tree"), _entry("heartbeat20_sandbox", replays=False),
+    _entry("seccomp_strict", modes=STOPPABLE),
     # the tree
     _entry("session_tree"), _entry("orphans"), _entry("shared_tables", modes=STOPPABLE),
     _entry("tree_cow", modes=STOPPABLE), _entry("zombies"), _entry("fork_storm", compares=False, replays=False),
@@ -58,7 +61,8 @@ ENTRIES = (
     _refused("refuse_file_lock", "FILE_LOCKS_HELD"), _refused("refuse_sigtrap", "UNSUPPORTED_STATE"),
     _refused("refuse_landlock", "UNSUPPORTED_STATE"),
     _refused("refuse_secretmem", "UNSUPPORTED_MAPPING"), _refused("refuse_userfaultfd", "UNSUPPORTED_MAPPING|UNSUPPORTED_FILE"),
-    _honest("refuse_seccomp"), _honest("refuse_unix_socket"), _honest("refuse_tcp_listen"), _honest("refuse_deleted_file"),
+    _refused("refuse_seccomp_notify", "UNSUPPORTED_STATE"),
+    _honest("refuse_unix_socket"), _honest("refuse_tcp_listen"), _honest("refuse_deleted_file"),
     _honest("refuse_namespace"), _honest("refuse_event_files"), _honest("refuse_posix_timer"),
 )
 BY_NAME = {entry.name: entry for entry in ENTRIES}

@@ -15,7 +15,8 @@ extern const std::byte stasis_stub[], stasis_stub_end[];
 namespace stasis::arch {
 
 static_assert(offsetof(SlotHead, signal_mask) == 216 && offsetof(SlotHead, undo_table) == 224 &&
-              offsetof(SlotHead, heal_code) == 232 && offsetof(SlotHead, report_call) == 240);
+              offsetof(SlotHead, heal_code) == 232 && offsetof(SlotHead, report_call) == 240 &&
+              offsetof(SlotHead, mask_is_own) == 264);
 static_assert(offsetof(BatchEntry, result) == 56 && offsetof(BatchEntry, result_to) == 64 &&
               offsetof(BatchEntry, flags) == 72);
 
@@ -93,6 +94,10 @@ Registers batch_registers(const Registers& own, uint64_t loop, uint64_t first_en
   return regs;
 }
 
+uint64_t slot_address(const Registers& regs) {
+  return regs.r12;
+}
+
 Registers call_registers(const Registers& own, uint64_t reported, uint64_t number, std::span<const uint64_t> args) {
   Registers regs = own;
   decltype(&regs.rdi) const slots[6] = {&regs.rdi, &regs.rsi, &regs.rdx, &regs.r10, &regs.r8, &regs.r9};
@@ -113,6 +118,12 @@ class Assembler {
   void bytes(std::initializer_list<uint8_t> list) {
     for (uint8_t b : list) code_.push_back(std::byte{b});
   }
+  // A conditional or plain short jump forward, whose target is set by land().
+  size_t jump_ahead(uint8_t opcode) {
+    bytes({opcode, 0});
+    return code_.size();
+  }
+  void land(size_t jump) { code_[jump - 1] = static_cast<std::byte>(code_.size() - jump); }
   // opcode bytes followed by a displacement relative to the next instruction
   void relative(std::initializer_list<uint8_t> opcode, uint64_t target) {
     bytes(opcode);
@@ -135,9 +146,13 @@ class Assembler {
 
 std::vector<std::byte> heal_code(uint64_t code_address, uint64_t slot) {
   // Plain moves, not rt_sigreturn: that would turn a restartable sleep into EINTR and reset the alternate stack.
-  // None of the instructions after popf changes flags; syscall saves and restores them.
   const auto reg = [&](size_t offset) { return slot + offset; };
   Assembler a(code_address);
+  a.relative({0x8b, 0x05}, slot + offsetof(SlotHead, mask_is_own));  // mov mask_is_own(%rip), %eax
+  a.bytes({0x85, 0xc0});                                             // test %eax, %eax
+  const size_t mask_is_own = a.jump_ahead(0x75);                     // jne
+  // All signals are blocked: the stack pointer may point anywhere. None of the instructions after popf changes flags;
+  // syscall saves and restores them.
   a.relative({0x48, 0x8d, 0x25}, reg(offsetof(Registers, eflags)));        // lea  eflags(%rip), %rsp
   a.bytes({0x9d});                                                         // popf
   a.relative({0x48, 0x8b, 0x25}, reg(offsetof(Registers, rsp)));           // mov  rsp(%rip), %rsp
@@ -147,6 +162,22 @@ std::vector<std::byte> heal_code(uint64_t code_address, uint64_t slot) {
   a.bytes({0xba, 0, 0, 0, 0});                                             // mov  $0, %edx
   a.bytes({0x41, 0xba, 8, 0, 0, 0});                                       // mov  $8, %r10d
   a.bytes({0x0f, 0x05});                                                   // syscall
+  const size_t mask_is_set = a.jump_ahead(0xeb);                           // jmp
+  a.land(mask_is_own);
+  // A signal handler may run at any moment, on the stack of the program: the flags come back without a stack (all that
+  // a program computes with, and the direction).
+  a.relative({0x48, 0x8b, 0x25}, reg(offsetof(Registers, rsp)));  // mov  rsp(%rip), %rsp
+  a.relative({0x8b, 0x05}, reg(offsetof(Registers, eflags)));     // mov  eflags(%rip), %eax
+  a.bytes({0xfc});                                                // cld
+  a.bytes({0xa9, 0x00, 0x04, 0, 0});                              // test $0x400, %eax
+  const size_t forward = a.jump_ahead(0x74);                      // je
+  a.bytes({0xfd});                                                // std
+  a.land(forward);
+  a.bytes({0x89, 0xc1, 0xc1, 0xe9, 0x0b, 0x83, 0xe1, 0x01});  // mov %eax, %ecx; shr $11, %ecx; and $1, %ecx
+  a.bytes({0x88, 0xc4});                                      // mov  %al, %ah
+  a.bytes({0x80, 0xc1, 0x7f});                                // add  $0x7f, %cl: overflows if it was 1
+  a.bytes({0x9e});                                            // sahf: the other flags
+  a.land(mask_is_set);
   a.relative({0x48, 0x8b, 0x05}, reg(offsetof(Registers, rax)));
   a.relative({0x48, 0x8b, 0x1d}, reg(offsetof(Registers, rbx)));
   a.relative({0x48, 0x8b, 0x0d}, reg(offsetof(Registers, rcx)));

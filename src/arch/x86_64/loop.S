@@ -3,7 +3,7 @@
 //
 // struct BatchEntry: number 0, args 8..48, result 56, result_to 64, flags 72, size 80.
 // struct SlotHead: registers 0 (user_regs_struct, 216 bytes), signal_mask 216, undo_table 224, heal_code 232,
-//                  report_call 240, 248, 256.
+//                  report_call 240, 248, 256, mask_is_own 264.
 #include <asm/unistd.h>
 
 #define ENTRY_RESULT 56

@@ -42,9 +42,6 @@ const std::optional<std::string>& own_confinement() {
 }  // namespace
 
 void RefusedThreadState::look(const LookView& view, State&) {
-  if (view.status.seccomp != 0)
-    throw refused(view.status.seccomp == 1 ? "it is in strict seccomp mode" : "it has seccomp filters",
-                  "dump it before it enters seccomp mode, or run it without (for a container: an unconfined profile)");
   if (view.status.x86_shadow_stack)
     throw refused("it uses a shadow stack", "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off");
   uapi::ptrace_sud_config dispatch;
@@ -52,11 +49,6 @@ void RefusedThreadState::look(const LookView& view, State&) {
   if (ptrace_syscall_user_dispatch(view.tid, dispatch) == 0 && dispatch.mode != 0)
     throw refused("it catches its own system calls (PR_SET_SYSCALL_USER_DISPATCH)",
                   "tasks that emulate system calls, as Wine does, cannot be saved");
-}
-
-void RefusedThreadState::decode(const pb::core_entry& core, State&) {
-  if (core.thread_core().seccomp_mode() != pb::disabled || core.tc().old_seccomp_mode() != pb::disabled)
-    throw Error(Reason::IMAGE_UNSUPPORTED, "the saved thread has seccomp filters");
 }
 
 void RefusedProcessState::prepare() {

@@ -6,13 +6,12 @@
 
 namespace stasis {
 
-// Seccomp, shadow stack, system call dispatch.
+// Shadow stack, system call dispatch.
 struct RefusedThreadState {
   static constexpr std::string_view name = "thread state that is not saved";
   static constexpr Scope scope = Scope::thread;
   struct State {};
   static void look(const LookView& view, State& state);
-  static void decode(const pb::core_entry& core, State& state);
 };
 
 // Confinement by a security module.

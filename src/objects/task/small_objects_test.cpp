@@ -66,9 +66,6 @@ TEST(ThreadObjects, TakeWhatOlderImagesHaveInThePartOfTheProcess) {
 TEST(ThreadObjects, RefuseNonsense) {
   EXPECT_REASON(Reason::IMAGE_CORRUPT, round_trip<ThreadName>({.text = "sixteen letters."}));
   EXPECT_REASON(Reason::IMAGE_CORRUPT, round_trip<ParentDeathSignal>({.signal = 65}));
-  pb::core_entry core = core_for_tests();
-  core.mutable_thread_core()->set_seccomp_mode(pb::filter);
-  EXPECT_REASON(Reason::IMAGE_UNSUPPORTED, decoded<RefusedThreadState>(core));
 }
 
 TEST(Scheduling, GoesThroughAnImage) {

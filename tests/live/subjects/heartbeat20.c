@@ -13,6 +13,9 @@ struct cell {
   char pad[48];
 };
 static struct cell* cells;
+#ifdef HEARTBEAT_SANDBOX
+static void enter_sandbox(void);
+#endif
 static int pipe_ends[2];
 
 static void* beat(void* argument) {
@@ -56,6 +59,9 @@ int main(int argc, char** argv) {
     pthread_t thread;
     REQUIRE(pthread_create(&thread, NULL, beat, &cells[i]) == 0);
   }
+#ifdef HEARTBEAT_SANDBOX
+  enter_sandbox();
+#endif
   uint64_t seen[kThreads];
   for (subject_ready();;) {  // the leader is one of the twenty
     struct timespec nap = {0, 2000000}, left;

@@ -1,5 +1,5 @@
-// Filters that refuse calls which a checkpoint would like to make in the task: one thread gets EPERM for mmap, a
-// child is killed for it. Neither may notice a dump, whether it is refused or not.
+// Filters that refuse calls which a checkpoint makes in the task: one thread gets EPERM for mmap, a
+// child is killed for it. Neither may notice a dump.
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
