@@ -44,7 +44,7 @@ ENTRIES = (
     # signals, timers
     _entry("sigactions"), _entry("sigpending"), _entry("altstack_on"), _entry("itimers"), _entry("stopped_child"),
     # the task
-    _entry("names_mm"), _entry("fsinfo"), _entry("creds"), _entry("rlimits"), _entry("nice_sched"), _entry("task_flags"),
+    _entry("names_mm"), _entry("fsinfo"), _entry("creds"), _entry("creds_threads"), _entry("creds_setuid"), _entry("rlimits"), _entry("nice_sched"), _entry("task_flags"),
     _entry("thread_attributes"), _entry("process_attributes"), _entry("sched_deadline"),
     _entry("exe_elf"), _entry("clocks", gap_s=2.0),
     # seccomp
