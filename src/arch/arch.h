@@ -50,6 +50,9 @@ struct BatchEntry {
 static_assert(sizeof(BatchEntry) == 80);
 
 inline constexpr uint64_t kEndOfTable = ~uint64_t{0};
+// In the place of a number: loads zeros into the components args[1] of the extended state from the zeroed memory at
+// args[0], touched_state_bytes() long. The kernel makes room for some components only when a thread uses them first.
+inline constexpr uint64_t kTouchExtendedState = ~uint64_t{1};
 inline constexpr uint64_t kStopOnError = 1;               // a failing call ends the batch
 inline constexpr uint64_t kExitIfChild = 2;               // result 0 means: I am a forked copy; leave by exit_group
 inline constexpr uint64_t kNotRun = uint64_t(INT64_MIN);  // initial `result`: the call was not made
@@ -104,6 +107,15 @@ Registers bootstrap_registers(const Registers& own, uint64_t address);
 
 // Size in bytes of the extended state (FPU, vector registers) that ptrace transfers on this CPU; asked from the CPU.
 size_t extended_state_size();
+// Memory that kTouchExtendedState needs for components of so many bytes together.
+size_t touched_state_bytes(size_t components);
+
+// ---- vdso ------------------------------------------------------------------------------------------------
+
+// Code that goes on at `target`, with the arguments of a function untouched.
+std::vector<std::byte> jump_to(uint64_t target);
+// Code that does what a function of the vdso does by the system call it stands for; unknown ones return -ENOSYS.
+std::vector<std::byte> vdso_fallback(std::string_view function);
 
 // ---- puppets ---------------------------------------------------------------------------------------------
 

@@ -53,6 +53,7 @@ struct RestoreOptions {
   std::string pidfile;         // gets the pid of the root as the caller sees it; empty: none
   std::string root;            // new root of the mount namespace; empty: the caller's
   bool time_namespace = true;  // a time namespace keeps monotonic clocks going; false: clocks may jump
+  bool vdso_by_jumps = false;  // as if the vdso of this kernel differed from the dumped one
   std::vector<JoinNamespace> join_ns;
   bool empty_net_namespace = false;  // make the network namespace but leave filling it to the caller
 

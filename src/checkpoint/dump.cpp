@@ -35,6 +35,7 @@
 #include "memory/page_dump.h"
 #include "memory/page_scan.h"
 #include "memory/shmem.h"
+#include "objects/cpu_info.h"
 #include "objects/files/file_table.h"
 #include "objects/tree_plan.h"
 #include "proto/inventory.pb.h"
@@ -429,6 +430,7 @@ class Checkpoint {
     files_.encode(store_);
 
     write_tree();
+    if (options_.cpu.image) store_.write_single(ImageKind::CPUINFO, 0, describe_this_cpu());
     pb::seccomp_entry filters;
     filters_.encode(filters);
     store_.write_single(ImageKind::SECCOMP, 0, filters);

@@ -4,6 +4,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <memory>
 
@@ -74,6 +75,17 @@ Error contradiction(std::string what, std::string remedy) {
   return Error(Reason::BAD_OPTION, std::move(what)).remedy(std::move(remedy));
 }
 
+// Numbers that test suites of the field use. What does not concern this program is accepted and does nothing.
+int fault_number(const std::string& text) {
+  if (text.empty()) return 0;
+  int number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const bool known = (number >= 1 && number <= 6) || (number >= 127 && number <= 138);
+  if (error != std::errc() || end != text.data() + text.size() || !known)
+    throw contradiction("there is no such fault", "unset the environment variable CRIU_FAULT").object(text);
+  return number;
+}
+
 }  // namespace
 
 Environment Environment::of_process() {
@@ -81,7 +93,8 @@ Environment Environment::of_process() {
           .home = variable("HOME"),
           .config_file = variable("CRIU_CONFIG_FILE"),
           .libs_dir = variable("CRIU_LIBS_DIR"),
-          .deprecated = ::getenv("CRIU_DEPRECATED") != nullptr};
+          .deprecated = ::getenv("CRIU_DEPRECATED") != nullptr,
+          .fault = variable("CRIU_FAULT")};
 }
 
 CommandLine parse_command_line(const std::vector<std::string>& arguments, const Environment& environment) {
@@ -97,6 +110,7 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments, const 
     }
     line.deprecated = environment.deprecated;
     line.libdir = environment.libs_dir;
+    line.fault = fault_number(environment.fault);
     apply_config_files(chosen, environment, line);
     for (const Setting& setting : scan.settings) apply(setting, line);
     take_verb(scan.words, line);
@@ -121,6 +135,10 @@ void check_verb(const CommandLine& line) {
     if (row.verb == line.verb && row.support == Support::missing) {
       throw missing_feature(name).remedy("use dump, restore or check");
     }
+  }
+  if (line.verb == Verb::cpuinfo) {
+    if (line.words.size() == 1 && (line.words.front() == "dump" || line.words.front() == "check")) return;
+    throw contradiction("cpuinfo wants one word: dump or check", "write cpuinfo dump or cpuinfo check");
   }
   if (!line.words.empty() && !(line.verb == Verb::restore && line.exec_cmd)) {
     throw Error(Reason::BAD_OPTION, "there are too many words").object(line.words.front()).remedy("give one command");

@@ -15,6 +15,7 @@ struct Environment {
   std::string config_file;    // CRIU_CONFIG_FILE
   std::string libs_dir;       // CRIU_LIBS_DIR, the plugin directory if --libdir names none
   bool deprecated = false;    // CRIU_DEPRECATED is set
+  std::string fault;          // CRIU_FAULT
 
   static Environment of_process();
 };

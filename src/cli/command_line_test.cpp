@@ -258,7 +258,10 @@ TEST(CheckVerb, AcceptsWhatIsThereAndNamesTheRest) {
     EXPECT_EQ(verdict(name), std::string("OPTION_NOT_SUPPORTED ") + name);
   }
   EXPECT_EQ(verdict("swrk 3"), "OPTION_NOT_SUPPORTED swrk");
-  EXPECT_EQ(verdict("cpuinfo check"), "OPTION_NOT_SUPPORTED cpuinfo");
+  EXPECT_EQ(verdict("cpuinfo check"), "accepted");
+  EXPECT_EQ(verdict("cpuinfo dump"), "accepted");
+  for (const char* words : {"cpuinfo", "cpuinfo x", "cpuinfo dump check"})
+    EXPECT_EQ(verdict(words).substr(0, 10), "BAD_OPTION") << words;
 }
 
 // An option without its feature is refused, but only by a verb it matters for and only if it is still asked for.

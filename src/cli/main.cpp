@@ -14,7 +14,9 @@ int main(int argc, char** argv) {
     return 1;
   }
   const std::vector<std::string> arguments(argv + (argc > 0 ? 1 : 0), argv + argc);
-  return stasis::cli::run(
-      arguments, stasis::cli::Environment::of_process(),
-      {.dump = stasis::cli::run_dump, .restore = stasis::cli::run_restore, .check = stasis::cli::run_check});
+  return stasis::cli::run(arguments, stasis::cli::Environment::of_process(),
+                          {.dump = stasis::cli::run_dump,
+                           .restore = stasis::cli::run_restore,
+                           .check = stasis::cli::run_check,
+                           .cpuinfo = stasis::cli::run_cpuinfo});
 }

@@ -83,6 +83,8 @@ RestoreOptions to_restore_options(const CommandLine& line, Workplace place) {
   out.lsm_mount_context = line.lsm_mount_context;
   out.cpu_affinity = line.cpu_affinity;
   out.log_pid = line.log_pid;
+  constexpr int kVdsoFault = 127;
+  out.vdso_by_jumps = line.fault == kVdsoFault;
   return out;
 }
 

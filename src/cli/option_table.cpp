@@ -302,7 +302,7 @@ constexpr VerbRow kVerbs[] = {
     {"service", Verb::service, missing, "serve requests on a socket"},
     {"swrk", Verb::swrk, missing, "serve requests on the connection FD"},
     {"dedup", Verb::dedup, missing, "punch pages that later images hold out of earlier ones"},
-    {"cpuinfo", Verb::cpuinfo, missing, "dump: write the CPU description; check: compare it"},
+    {"cpuinfo", Verb::cpuinfo, ready, "dump: write the CPU description; check: compare it"},
     {"exec", Verb::exec, ready, ""},
     {"show", Verb::show, ready, ""},
 };

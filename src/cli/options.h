@@ -137,6 +137,9 @@ struct CommandLine {
   std::string tls_key;
   bool tls_cn_verify = true;
 
+  // --- tests ---
+  int fault = 0;  // the number of a difficulty to pretend, see command_line.cpp; 0: none
+
   // --- check ---
   bool extra = false;
   bool experimental = false;

@@ -18,8 +18,8 @@ namespace stasis::cli {
 namespace {
 
 constexpr int kExitFailure = 1;
-// Scripts tell removed commands apart by it.
-constexpr int kExitRemoved = 255;
+// Scripts tell removed commands apart by it, and a CPU description that was not written from one that does not fit.
+constexpr int kExitApart = 255;
 
 void print(FILE* stream, const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stream);
@@ -61,6 +61,8 @@ int run_verb(const CommandLine& line, const Actions& actions, LogPlace& log) {
       return actions.restore(line, std::move(place));
     case Verb::check:
       return actions.check(line);
+    case Verb::cpuinfo:
+      return actions.cpuinfo(line, std::move(place));
     default:
       throw Error(Reason::INTERNAL, "the command has no action").object(std::string(verb_name(line.verb)));
   }
@@ -83,9 +85,15 @@ int run_or_throw(const std::vector<std::string>& arguments, const Environment& e
     check_verb(line);
   } catch (const Error& e) {
     report(e, log);
-    return line.verb == Verb::exec || line.verb == Verb::show ? kExitRemoved : kExitFailure;
+    return line.verb == Verb::exec || line.verb == Verb::show ? kExitApart : kExitFailure;
   }
-  return run_verb(line, actions, log);
+  if (line.verb != Verb::cpuinfo || line.words.front() != "dump") return run_verb(line, actions, log);
+  try {
+    return run_verb(line, actions, log);
+  } catch (const Error& e) {
+    report(e, log);
+    return kExitApart;
+  }
 }
 
 }  // namespace

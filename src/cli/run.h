@@ -15,6 +15,7 @@ struct Actions {
   int (*dump)(const CommandLine& line, Workplace place);
   int (*restore)(const CommandLine& line, Workplace place);
   int (*check)(const CommandLine& line);
+  int (*cpuinfo)(const CommandLine& line, Workplace place);
 };
 
 // Parses, prepares log and directories, runs the verb; prints at most one error. Does not throw.

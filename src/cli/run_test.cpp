@@ -28,6 +28,7 @@ constexpr Actions kActions = {
     .dump = [](const CommandLine&, Workplace place) { return ok(place.images_dir && place.work_dir ? "dump" : "?"); },
     .restore = [](const CommandLine&, Workplace) { return ok("restore"); },
     .check = [](const CommandLine&) { return ok("check"); },
+    .cpuinfo = [](const CommandLine&, Workplace) { return ok("cpuinfo"); },
 };
 
 constexpr Actions kFailing = {
@@ -36,6 +37,7 @@ constexpr Actions kFailing = {
     },
     .restore = [](const CommandLine&, Workplace) -> int { throw std::runtime_error("odd"); },
     .check = [](const CommandLine&) { return 7; },
+    .cpuinfo = [](const CommandLine&, Workplace) -> int { throw Error(Reason::CPU_LACKS_FEATURE, "no AVX"); },
 };
 
 struct Outcome {

@@ -9,5 +9,6 @@ namespace stasis::cli {
 int run_dump(const CommandLine& line, Workplace place);
 int run_restore(const CommandLine& line, Workplace place);
 int run_check(const CommandLine& line);
+int run_cpuinfo(const CommandLine& line, Workplace place);
 
 }  // namespace stasis::cli

@@ -31,7 +31,8 @@ Fd open_directory(const std::string& path, std::string what, std::string_view op
 
 Fd open_images(const CommandLine& line, const std::string& shown) {
   Fd fd = open_directory(shown, "image", "-D");
-  if (line.verb == Verb::dump && ::faccessat(fd.get(), ".", W_OK | X_OK, AT_EACCESS) != 0) {
+  const bool writes = line.verb == Verb::dump || (line.verb == Verb::cpuinfo && line.words.front() == "dump");
+  if (writes && ::faccessat(fd.get(), ".", W_OK | X_OK, AT_EACCESS) != 0) {
     throw Error(Reason::IMAGE_DIR, "cannot write to the image directory")
         .object(shown)
         .error_number(errno)

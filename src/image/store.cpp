@@ -317,16 +317,20 @@ void verify_unread_images(const ImageStore& store) {
     if (entry.checksum && !store.compared_.contains(name)) store.read_checked(name);
 }
 
-void write_work_file(int directory_fd, const std::string& shown_path, ImageKind kind, const MessageLite& message) {
-  if (image_kind_info(kind).scope != ImageScope::WORK_DIRECTORY) {
-    throw Error(Reason::INTERNAL, "an image of the dump is written to the work directory");
-  }
+void write_lone_image(int directory_fd, const std::string& shown_path, ImageKind kind, const MessageLite& message) {
   std::string bytes;
   append_image_header(bytes, kind);
   append_record(bytes, message);
   // The medium wants a descriptor of its own.
   Fd directory(check(::fcntl(directory_fd, F_DUPFD_CLOEXEC, 0), "cannot duplicate a descriptor"));
   directory_medium(std::move(directory), shown_path)->write_file(image_file_name(kind), bytes);
+}
+
+void write_work_file(int directory_fd, const std::string& shown_path, ImageKind kind, const MessageLite& message) {
+  if (image_kind_info(kind).scope != ImageScope::WORK_DIRECTORY) {
+    throw Error(Reason::INTERNAL, "an image of the dump is written to the work directory");
+  }
+  write_lone_image(directory_fd, shown_path, kind, message);
 }
 
 }  // namespace stasis

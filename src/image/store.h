@@ -177,6 +177,9 @@ bool verify_manifest(ImageStore& store);
 // Compares the files that nobody has read: damage to a dump is told even where it does no harm today.
 void verify_unread_images(const ImageStore& store);
 
+// Writes an image that is no part of a dump: this one record (cpuinfo.img).
+void write_lone_image(int directory_fd, const std::string& shown_path, ImageKind kind,
+                      const google::protobuf::MessageLite& message);
 // Writes a file of the work directory (stats-dump ...): this one record.
 void write_work_file(int directory_fd, const std::string& shown_path, ImageKind kind,
                      const google::protobuf::MessageLite& message);

@@ -205,6 +205,8 @@ inline constexpr unsigned nt_x86_xstate = 0x202;
 // ---- arch_prctl (x86) ----
 inline constexpr int arch_map_vdso_32 = 0x2002;
 inline constexpr int arch_map_vdso_64 = 0x2003;
+inline constexpr int arch_get_xcomp_perm = 0x1022;  // 5.16
+inline constexpr int arch_req_xcomp_perm = 0x1023;
 
 // ---- prctl ----
 struct prctl_mm_map {

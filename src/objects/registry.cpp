@@ -44,6 +44,7 @@
 #include "objects/task/thread_name.h"
 #include "objects/task/tid_address.h"
 #include "objects/task/timer_slack.h"
+#include "objects/task/xstate_permission.h"
 #include "objects/task_object.h"
 
 namespace stasis {
@@ -59,6 +60,7 @@ const std::vector<TaskObject>& task_objects() {
       task_object<LoginUid>(),  // needs CAP_AUDIT_CONTROL once it is set (O-1)
       task_object<ThpDisable>(),
       task_object<FutureLocks>(),  // all mappings are there, and the limit of locked memory is not yet
+      task_object<XstatePermission>(),  // before any thread has registers that need it
       task_object<Membarrier>(),
       task_object<PosixTimers>(),            // created with all threads there, armed last (O-55)
       task_object<IntervalTimers>(),         // armed last (O-55)

@@ -21,6 +21,7 @@
 #include "kernel/proc.h"
 #include "memory/vdso.h"
 #include "memory/vma_extension.h"
+#include "objects/cpu_info.h"
 #include "objects/task/dumpable.h"
 #include "objects/task/parent_death_signal.h"
 #include "objects/task/registers.h"
@@ -44,6 +45,7 @@ class PlanReader {
   RestorePlan read() {
     const pb::inventory_entry inventory = read_inventory(store_);
     verify_manifest(store_);
+    check_cpu();
     read_tree();
     extension_ = Extension::read(store_);
     pb::seccomp_entry filters;
@@ -65,6 +67,14 @@ class PlanReader {
   }
 
  private:
+  // Without being asked for it only what the saved state uses is compared, by who loads it.
+  void check_cpu() const {
+    if (!options_.cpu.image) return;
+    pb::cpuinfo_entry saved;
+    store_.require_single(ImageKind::CPUINFO, 0, saved);
+    require_features(saved, describe_this_cpu(), options_.cpu);
+  }
+
   void read_tree() {
     ImageReader reader = store_.require(ImageKind::PSTREE);
     std::map<pid_t, PlannedProcess*> by_pid;
@@ -322,22 +332,11 @@ class PlanReader {
   }
 
   void place_area() {
-    std::vector<Mapping> taken;
     size_t most_threads = 1;
-    for (const auto& p : plan_.processes) {
-      most_threads = std::max(most_threads, p->threads.size());
-      for (const Vma& v : p->vmas.areas) {
-        Mapping m;
-        m.start = v.start;
-        m.end = v.end;
-        if ((v.flags & MAP_GROWSDOWN) != 0) m.vm_flags = vm_flag_bit(VmFlag::gd);
-        taken.push_back(m);
-      }
-    }
-    std::sort(taken.begin(), taken.end(), [](const Mapping& a, const Mapping& b) { return a.start < b.start; });
+    for (const auto& p : plan_.processes) most_threads = std::max(most_threads, p->threads.size());
     plan_.area_slots = 1 + static_cast<unsigned>(std::min<size_t>(most_threads - 1, kThreadSlots));
-    plan_.area_address =
-        find_free_range(taken, BatchArea::bytes_for(plan_.area_slots, kLeaderSlotBytes, kThreadSlotBytes));
+    plan_.area_address = find_free_range(taken_ranges(plan_),
+                                         BatchArea::bytes_for(plan_.area_slots, kLeaderSlotBytes, kThreadSlotBytes));
     if (plan_.area_address == 0)
       throw Error(Reason::NO_ROOM_FOR_BATCH, "no address range is free in all processes of the tree");
   }
@@ -349,6 +348,24 @@ class PlanReader {
 };
 
 }  // namespace
+
+std::vector<Mapping> taken_ranges(const RestorePlan& plan) {
+  std::vector<Mapping> taken;
+  const auto add = [&](uint64_t start, uint64_t end) -> Mapping& {
+    Mapping& m = taken.emplace_back();
+    m.start = start;
+    m.end = end;
+    return m;
+  };
+  for (const auto& p : plan.processes)
+    for (const Vma& v : p->vmas.areas)
+      if (Mapping& m = add(v.start, v.end); (v.flags & MAP_GROWSDOWN) != 0) m.vm_flags = vm_flag_bit(VmFlag::gd);
+  if (plan.area_address != 0)
+    add(plan.area_address,
+        plan.area_address + BatchArea::bytes_for(plan.area_slots, kLeaderSlotBytes, kThreadSlotBytes));
+  std::sort(taken.begin(), taken.end(), [](const Mapping& a, const Mapping& b) { return a.start < b.start; });
+  return taken;
+}
 
 RestorePlan read_plan(ImageStore& store, const RestoreOptions& options) {
   return PlanReader(store, options).read();

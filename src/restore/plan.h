@@ -68,8 +68,11 @@ struct RestorePlan {
 
 // How large the batch area of a puppet is.
 inline constexpr size_t kLeaderSlotBytes = 128 * 1024;
-inline constexpr size_t kThreadSlotBytes = 8 * 1024;
+inline constexpr size_t kThreadSlotBytes = 16 * 1024;  // the tiles of AMX fit
 inline constexpr unsigned kThreadSlots = 32;
+
+// What is mapped in any process of the tree, the batch area included once it has a place; by address.
+std::vector<Mapping> taken_ranges(const RestorePlan& plan);
 
 // Throws IMAGE_*, PID_TAKEN, NOT_SESSION_LEADER ... : no side effect.
 RestorePlan read_plan(ImageStore& store, const RestoreOptions& options);

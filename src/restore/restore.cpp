@@ -82,7 +82,7 @@ class Restore {
 
   void tree() {
     const auto begin = Clock::now();
-    tree_.emplace(plan_, store_, *files_, waiter_);
+    tree_.emplace(plan_, options_, store_, *files_, waiter_);
     {
       std::optional<ClocksOfChildren> clocks;
       if (plan_.clocks && options_.time_namespace) clocks.emplace(*plan_.clocks);

@@ -18,7 +18,6 @@
 #include "base/page_size.h"
 #include "kernel/uapi.h"
 #include "memory/shmem.h"
-#include "memory/vdso.h"
 #include "objects/task/personality.h"
 
 namespace stasis {
@@ -88,8 +87,15 @@ int free_number(const RestorePlan& plan, const RestoredFiles& files) {
 
 }  // namespace
 
-PuppetTree::PuppetTree(RestorePlan& plan, const ImageStore& store, RestoredFiles& files, StopWaiter& waiter)
-    : plan_(plan), store_(store), files_(files), waiter_(waiter), filters_(plan), channels_(free_number(plan, files)) {
+PuppetTree::PuppetTree(RestorePlan& plan, const RestoreOptions& options, const ImageStore& store, RestoredFiles& files,
+                       StopWaiter& waiter)
+    : plan_(plan),
+      store_(store),
+      files_(files),
+      waiter_(waiter),
+      vdso_(plan, options.vdso_by_jumps),
+      filters_(plan),
+      channels_(free_number(plan, files)) {
   // Orphans of puppets that have to be killed become ours, so that their pids are free again before a second try.
   prctl(PR_SET_CHILD_SUBREAPER, 1);
 }
@@ -111,19 +117,6 @@ PuppetTree::~PuppetTree() {
 
 // ---- memory ----------------------------------------------------------------------------------------------
 
-void PuppetTree::check_vdso(const PlannedProcess& p) const {
-  const VdsoLayout layout = vdso_layout(p.vmas.areas);
-  if (!layout.present()) return;
-  const Vdso own = own_vdso();
-  Vdso dumped{layout, {}};
-  dumped.image = read_stored_bytes(*p.pages, layout.vdso_start, layout.vdso_start + layout.vdso_size);
-  const std::string difference = vdso_difference(dumped, own);
-  if (!difference.empty())
-    throw Error(Reason::IMAGE_UNSUPPORTED, "the vdso of this kernel is another one: " + difference)
-        .object(p.describe())
-        .remedy("restore on the kernel of the dump");
-}
-
 std::vector<AddressRange> PuppetTree::inherited_ranges(const PlannedProcess& p) const {
   std::vector<AddressRange> out;
   if (p.origin == nullptr) return out;
@@ -137,7 +130,8 @@ std::vector<AddressRange> PuppetTree::inherited_ranges(const PlannedProcess& p) 
   for (size_t i = 0; i < p.vmas.areas.size(); ++i) {
     const Vma& v = p.vmas.areas[i];
     while (at != parents.end() && at->start < v.start) ++at;
-    if (at != parents.end() && same_area(*at, v) && !v.has(kNotInherited) && same_at_first(v, i))
+    const bool other_vdso = (v.has(vma_status::vdso) || v.has(vma_status::vvar)) && !vdso_.inherited(p);
+    if (at != parents.end() && same_area(*at, v) && !v.has(kNotInherited) && !other_vdso && same_at_first(v, i))
       out.push_back({v.start, v.end});
   }
   return out;
@@ -258,10 +252,12 @@ void PuppetTree::start_memory(PlannedProcess& p) {
   const auto can_be_inherited = [](const Vma& v) { return !v.has(kNotInherited); };
   const bool has_more = p.origin != nullptr && static_cast<ptrdiff_t>(inherited.size()) !=
                                                    std::ranges::count_if(p.origin->vmas.areas, can_be_inherited);
-  if (has_more) unmap_rest(*batch, inherited, puppet.host().area());
-  const VdsoLayout vdso = vdso_layout(p.vmas.areas);
-  if (vdso.present() && (p.origin == nullptr || vdso_layout(p.origin->vmas.areas) != vdso))
-    batch->must(SYS_arch_prctl, {uapi::arch_map_vdso_64, vdso.vvar_start != 0 ? vdso.vvar_start : vdso.vdso_start});
+  if (has_more) {
+    std::vector<AddressRange> keep = inherited;
+    if (vdso_.inherited(p)) keep.push_back(vdso_.beside(p));
+    unmap_rest(*batch, std::move(keep), puppet.host().area());
+  }
+  if (!vdso_.inherited(p)) vdso_.map(p, *batch);
   const auto& areas = p.vmas.areas;
   for (size_t i = 0; i < areas.size(); ++i) {
     const Vma& v = areas[i];
@@ -301,6 +297,7 @@ void PuppetTree::fill_memory(PlannedProcess& p) {
   PendingFill& pending = *(filling_[&p] = std::make_unique<PendingFill>());
   workers_->post([this, &p, &puppet, &pending] {
     const FillTarget target{p.pid, puppet.memory_fd(), p.describe()};
+    if (!vdso_.inherited(p)) vdso_.write(p, target.memory_fd);
     if (p.origin == nullptr)
       pending.result.stats = p.fill->fill(target);
     else

@@ -14,13 +14,15 @@
 #include "objects/files/restored_files.h"
 #include "restore/filter_inheritance.h"
 #include "restore/plan.h"
+#include "restore/tree_vdso.h"
 #include "tracee/puppet.h"
 
 namespace stasis {
 
 class PuppetTree {
  public:
-  PuppetTree(RestorePlan& plan, const ImageStore& store, RestoredFiles& files, StopWaiter& waiter);
+  PuppetTree(RestorePlan& plan, const RestoreOptions& options, const ImageStore& store, RestoredFiles& files,
+             StopWaiter& waiter);
   // Kills every puppet that was not released, and waits until their pids are free.
   ~PuppetTree();
   PuppetTree(const PuppetTree&) = delete;
@@ -57,6 +59,7 @@ class PuppetTree {
   void run_queued();
   void fill_born();
   void fill_mapped();
+  void come_to_rest(int node);
   void end_temporary(const TreeStep& step);
   void adopt(const Puppet& creator, int node);
   PlannedProcess* process_of(int node) const;
@@ -70,7 +73,6 @@ class PuppetTree {
   std::vector<AddressRange> inherited_ranges(const PlannedProcess& p) const;
   int shared_object(uint64_t shmid);
   int mapped_file(uint32_t id, uint32_t mode);
-  void check_vdso(const PlannedProcess& p) const;
 
   // Pages of a process, on their way.
   struct PendingFill {
@@ -82,6 +84,7 @@ class PuppetTree {
   const ImageStore& store_;
   RestoredFiles& files_;
   StopWaiter& waiter_;
+  TreeVdso vdso_;
   FilterInheritance filters_;
   FdChannels channels_;
   std::vector<std::unique_ptr<Puppet>> puppets_;

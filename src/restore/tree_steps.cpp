@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -62,7 +63,6 @@ PlannedProcess* PuppetTree::process_of(int node) const {
 }
 
 void PuppetTree::build(bool sibling) {
-  check_vdso(plan_.root());
   std::optional<FreeIds> free_ids;
   for (const TreeNode& n : plan_.tree.nodes) {
     if (n.pid == 0 && !free_ids) free_ids.emplace(plan_);
@@ -124,12 +124,11 @@ void PuppetTree::queue(const TreeStep& step) {
   // It must have been born; and a group must have begun, or still have whoever is about to leave it.
   if (by_node_[static_cast<size_t>(actor)] == nullptr || (joins_other && (begins_groups_ || led_.contains(actor))))
     run_queued();
+  if (create) fill_born();
+  come_to_rest(actor);
   if (create) {
-    fill_born();
-    if (PlannedProcess* p = process_of(actor)) {
-      if (std::ranges::find(mapping_, p) != mapping_.end()) fill_born();
-      finish_memory(*p);
-    }
+    // A child is born with the memory that its creator has then.
+    if (PlannedProcess* p = process_of(actor)) finish_memory(*p);
     filters_.install_for_child(actor, step.node, puppet_at(actor), waiter_);
   }
   Work& work = queued_[actor];
@@ -162,13 +161,19 @@ void PuppetTree::queue(const TreeStep& step) {
 }
 
 void PuppetTree::run_queued() {
-  // One that still makes the calls for its memory can make no others.
-  const auto is_mapping = [&](const auto& work) {
-    return std::ranges::find(mapping_, process_of(work.first)) != mapping_.end();
-  };
-  if (std::ranges::any_of(queued_, is_mapping)) fill_mapped();
+  for (const auto& [node, work] : queued_) come_to_rest(node);
   for (auto& [node, work] : queued_) puppet_at(node).start(work.batch);
-  for (auto& [node, work] : queued_) puppet_at(node).finish(work.batch, waiter_);
+  for (auto& [node, work] : queued_) {
+    try {
+      puppet_at(node).finish(work.batch, waiter_);
+    } catch (Error& e) {
+      // Only clones ask for something that can exist.
+      if (e.reason() != Reason::BATCH_CALL_FAILED || e.error_number() != EEXIST) throw;
+      throw Error(Reason::PID_TAKEN, "a process that has nothing to do with the images was given an id of theirs")
+          .object(fmt::format("a child of pid {}", pid_of(node)))
+          .remedy("restore again, or in a new pid namespace");
+    }
+  }
   for (auto& [node, work] : queued_)
     for (const auto& [child, tables] : work.born) {
       adopt(puppet_at(node), child);
@@ -211,9 +216,16 @@ void PuppetTree::fill_born() {
   born_.clear();
 }
 
+// Its slot is free: the calls that make its areas are done.
+void PuppetTree::come_to_rest(int node) {
+  PlannedProcess* p = process_of(node);
+  if (p != nullptr && std::erase(mapping_, p) != 0) fill_memory(*p);
+}
+
 void PuppetTree::end_temporary(const TreeStep& step) {
   const int creator = plan_.tree.nodes[static_cast<size_t>(step.node)].creator;
   const auto call_in = [&](int node, long number, std::initializer_list<SyscallBatch::Arg> args) {
+    come_to_rest(node);
     SyscallBatch batch;
     const auto call = batch.must(number, args);
     puppet_at(node).run(batch, waiter_);

@@ -7,8 +7,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <span>
 #include <utility>
 
+#include "arch/compat.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "kernel/proc.h"
@@ -183,11 +185,15 @@ void Tracee::save_own_state() {
 }
 
 arch::Registers Tracee::current_registers() const {
-  arch::Registers regs;
-  const iovec io{&regs, sizeof regs};
+  arch::Registers regs{};
+  iovec io{&regs, sizeof regs};
   if (request(uapi::ptrace_getregset, tid_, NT_PRSTATUS, &io) != 0)
     throw Error(Reason::TASK_VANISHED, "its registers cannot be read").object(describe()).error_number(errno);
-  return regs;
+  if (io.iov_len == sizeof regs) return regs;
+  // The kernel gives the set that fits the code segment.
+  const auto wide = arch::widen_registers(std::as_bytes(std::span(&regs, 1)).first(io.iov_len));
+  if (!wide) throw Error(Reason::UNSUPPORTED_STATE, "its registers are of an unknown kind").object(describe());
+  return *wide;
 }
 
 std::vector<std::byte> Tracee::extended_state() const {

@@ -39,7 +39,7 @@ ENTRIES = (
     # memory objects
     _entry("shared_objects"), _entry("memfd"), _entry("memfd_program"), _entry("hugetlb"),
     # vdso, cpu state, threads
-    _entry("vdso_calls"), _entry("fpu"), _entry("threads", modes=STOPPABLE), _entry("futex_wait"), _entry("blocked_read"),
+    _entry("vdso_calls"), _entry("vdso_gone"), _entry("fpu"), _entry("fpu_initial"), _entry("rseq"), _entry("threads", modes=STOPPABLE), _entry("futex_wait"), _entry("blocked_read"),
     _entry("sleep_restart", replays=False), _entry("busy_loop"), _entry("heartbeat20", replays=False),
     # signals, timers
     _entry("sigactions"), _entry("sigpending"), _entry("altstack_on"), _entry("itimers"), _entry("stopped_child"),
@@ -59,7 +59,7 @@ ENTRIES = (
     _refused("refuse_dead_leader", "UNSUPPORTED_STATE"), _refused("refuse_exit_signal", "UNSUPPORTED_STATE"),
     _refused("refuse_traced", "ALREADY_TRACED"), _refused("refuse_vfork", "VFORK_PENDING|FREEZE_TIMEOUT"),
     _refused("refuse_file_lock", "FILE_LOCKS_HELD"), _refused("refuse_sigtrap", "UNSUPPORTED_STATE"),
-    _refused("refuse_landlock", "UNSUPPORTED_STATE"),
+    _refused("refuse_landlock", "UNSUPPORTED_STATE"), _refused("refuse_compat", "UNSUPPORTED_STATE"),
     _refused("refuse_secretmem", "UNSUPPORTED_MAPPING"), _refused("refuse_userfaultfd", "UNSUPPORTED_MAPPING|UNSUPPORTED_FILE"),
     _refused("refuse_seccomp_notify", "UNSUPPORTED_STATE"),
     _honest("refuse_unix_socket"), _honest("refuse_tcp_listen"), _honest("refuse_deleted_file"),

@@ -47,6 +47,34 @@ def case_check(session):
     harness.require(run.status == 1 and run.stdout == "", run.describe())
 
 
+def case_cpuinfo(session):
+    """What the CPU of a dump could do is written down, and compared when it is asked for."""
+    harness.needs_root()
+    images = session.make_directory("cpu")
+    run = session.run("cpuinfo", "check", "-D", images)
+    harness.require(harness.check_refusal(run) == "IMAGE_MISSING", run.describe())
+    run = session.run("cpuinfo", "dump", "-D", images)
+    harness.require(run.status == 0 and os.listdir(images) == ["cpuinfo.img"], run.describe())
+    for options in ((), ("--cpu-cap",), ("--cpu-cap=none",), ("--cpu-cap=cpu",)):
+        run = session.run("cpuinfo", "check", "-D", images, *options)
+        harness.require(run.status == 0, run.describe())
+    run = session.run("cpuinfo", "dump", "-D", session.path("no_such_directory"))
+    harness.require(run.status == 255, run.describe())
+    for words in ((), ("other",), ("dump", "check")):
+        harness.require(harness.check_refusal(session.run("cpuinfo", *words, "-D", images)) == "BAD_OPTION", str(words))
+
+    subject = session.subject("counter")
+    plain, described = session.path("plain"), session.path("described")
+    session.dump(subject.pid, plain, "-R")
+    harness.require("cpuinfo.img" not in os.listdir(plain), "nobody asked for a description")
+    session.dump(subject.pid, described, "--cpu-cap")
+    session.wait_gone(subject.pid)
+    run = session.restore(plain, "-d", "--cpu-cap", expect_success=False)
+    harness.require(harness.check_refusal(run) == "IMAGE_MISSING", run.describe())
+    session.restore(described, "-d", "--cpu-cap=all")
+    subject.finish()
+
+
 def case_spellings(session):
     """Abbreviations, glued forms, options before and after the command, a configuration file."""
     harness.needs_root()

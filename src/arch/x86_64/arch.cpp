@@ -280,6 +280,11 @@ size_t extended_state_size() {
   return size;
 }
 
+size_t touched_state_bytes(size_t components) {
+  constexpr size_t kAlignment = 64, kLegacyAndHeader = 576;
+  return kAlignment + kLegacyAndHeader + components;
+}
+
 std::span<const std::byte> stub_executable() {
   return {stasis_stub, stasis_stub_end};
 }

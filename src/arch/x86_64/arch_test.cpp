@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "arch/arch.h"
+#include "arch/compat.h"
 
 namespace stasis::arch {
 namespace {
@@ -27,6 +28,25 @@ Registers stopped_in_call(uint64_t number, int64_t result) {
   r.rax = static_cast<uint64_t>(result);
   r.rdi = 11;
   return r;
+}
+
+TEST(Widen, TakesTheRegistersOf32BitCode) {
+  uint32_t given[17] = {};
+  given[0] = 0xb0000000;  // bx
+  given[6] = 0xfffffffc;  // ax: -EINTR
+  given[11] = 0xffffffff;
+  given[12] = 0x8049000;
+  given[13] = 0x23;
+  given[15] = 0xffffd000;
+  const auto wide = widen_registers(std::as_bytes(std::span(given)));
+  ASSERT_TRUE(wide);
+  EXPECT_TRUE(is_compat(*wide));
+  EXPECT_EQ(wide->rbx, 0xb0000000u);
+  EXPECT_EQ(static_cast<int64_t>(wide->rax), -EINTR);
+  EXPECT_EQ(static_cast<int64_t>(wide->orig_rax), -1);
+  EXPECT_EQ(wide->rip, 0x8049000u);
+  EXPECT_EQ(wide->rsp, 0xffffd000u);
+  EXPECT_FALSE(widen_registers(std::as_bytes(std::span(given)).first(64)));
 }
 
 TEST(InterruptedCall, IsToldByResultAndCallNumber) {

@@ -1,5 +1,5 @@
-// The code that stopped tasks run. All of it is position independent and touches neither the stack nor extended
-// state nor any register that it does not get back from the slot.
+// The code that stopped tasks run. All of it is position independent and touches neither the stack nor any register that
+// it does not get back from the slot, nor extended state but in the one entry whose purpose that is.
 //
 // struct BatchEntry: number 0, args 8..48, result 56, result_to 64, flags 72, size 80.
 // struct SlotHead: registers 0 (user_regs_struct, 216 bytes), signal_mask 216, undo_table 224, heal_code 232,
@@ -40,8 +40,10 @@ stasis_batch_loop:
 1:	mov (%rbx), %rax
 	cmp $-1, %rax
 	je 3f
+	cmp $-2, %rax
+	je 8f
 	load_call
-	mov %rax, ENTRY_RESULT(%rbx)
+9:	mov %rax, ENTRY_RESULT(%rbx)
 	mov ENTRY_RESULT_TO(%rbx), %rdx
 	mov %rax, (%rdx)
 	testb $2, ENTRY_FLAGS(%rbx)
@@ -69,6 +71,18 @@ stasis_batch_reported:
 	mov $__NR_exit_group, %eax
 	syscall
 7:	jmp *SLOT_HEAL(%r12)
+8:	// kTouchExtendedState: a zeroed area in compact form, in which only the given components are marked.
+	mov 8(%rbx), %rdi
+	add $63, %rdi
+	and $-64, %rdi
+	mov 16(%rbx), %rax
+	mov %rax, 512(%rdi)
+	bts $63, %rax
+	mov %rax, 520(%rdi)
+	xor %edx, %edx
+	xrstor64 (%rdi)
+	xor %eax, %eax
+	jmp 9b
 stasis_batch_loop_end:
 
 	.balign 16

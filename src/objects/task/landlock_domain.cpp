@@ -31,7 +31,8 @@ class Witnesses {
     for (const auto& [ids, pid] : pids_) {
       if (pid <= 0) continue;
       kill(pid, SIGKILL);
-      waitpid(pid, nullptr, 0);
+      while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+      }
     }
   }
   // -1 if this program may not take these ids.
@@ -51,9 +52,15 @@ class Witnesses {
     const pid_t pid = _Fork();
     if (pid == 0) stand(parent, uid, gid, ends[1]);
     write_end.reset();
+    if (pid < 0) return -1;
     char ready = 0;
-    if (pid < 0 || read(read_end.get(), &ready, 1) == 1) return pid;
-    waitpid(pid, nullptr, 0);
+    ssize_t got;
+    // An interrupt is noticed between the stages.
+    do got = read(read_end.get(), &ready, 1);
+    while (got < 0 && errno == EINTR);
+    if (got == 1) return pid;
+    while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+    }
     return -1;
   }
 

@@ -30,6 +30,7 @@
 #include "objects/task/rseq.h"
 #include "objects/task/signal_mask.h"
 #include "objects/task/thp_disable.h"
+#include "objects/task/xsave_x86_64.h"
 #include "objects/task_object.h"
 #include "tracee/borrowed.h"
 
@@ -350,6 +351,30 @@ TEST(LiveTask, ExtendedStateGoesThroughAnImageByteForByte) {
   for (size_t i = 0; i < before.extended.size(); ++i) ASSERT_EQ(before.extended[i], after.extended[i]) << "byte " << i;
   // It was stopped in pause().
   EXPECT_EQ(before.general.rax, uint64_t{SYS_pause});
+}
+
+TEST(LiveTask, TouchedComponentsAreLoaded) {
+  constexpr uint64_t kMasks = uint64_t{1} << 5;  // of AVX-512: this CPU gives all it has without being asked
+  const XsaveLayout& layout = XsaveLayout::of_this_cpu();
+  if (const std::string why = obstacle(); !why.empty()) GTEST_SKIP() << why;
+  if ((layout.features & kMasks) == 0) GTEST_SKIP() << "this CPU lacks: AVX-512";
+  LiveTask task([] { asm volatile("kxnorw %k1, %k1, %k1"); }, LiveTask::Then::spin);
+  const auto masks = [&] {
+    const auto area = task.thread().extended_state();
+    const auto& where = layout.components[5];
+    return std::vector(area.begin() + where.offset, area.begin() + where.offset + where.bytes);
+  };
+  const std::vector<std::byte> zeros(layout.components[5].bytes);
+  EXPECT_NE(masks(), zeros);
+  task.borrow();
+  SyscallBatch batch;
+  const BatchData room = batch.space(arch::touched_state_bytes(zeros.size()));
+  const auto touch = batch.must(static_cast<long>(arch::kTouchExtendedState), {room, kMasks});
+  const auto after = batch.must(SYS_getpid, {});
+  task.run(batch);
+  EXPECT_EQ(batch.result(touch), 0);
+  EXPECT_EQ(batch.result(after), task.pid());
+  EXPECT_EQ(masks(), zeros);
 }
 
 // A loop without end inside a critical section; aborted, it begins anew.

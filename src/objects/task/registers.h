@@ -1,6 +1,7 @@
 // The registers of a thread: general registers and extended state (x87, vector registers ...).
 //
-// They are loaded by ptrace when everything else is done, so there is no settle(). One source file per CPU.
+// They are loaded by ptrace when everything else is done; settle() makes the kernel have room for them. One source file
+// per CPU.
 #pragma once
 
 #include <cstddef>
@@ -30,6 +31,9 @@ struct CpuRegisters {
   static void encode(const State& state, pb::core_entry& core);
   // Throws CPU_LACKS_FEATURE if this CPU cannot hold what was in use.
   static void decode(const pb::core_entry& core, State& state);
+  static void encode_extension(const State& state, pb::extension_task& task);
+  static void decode_extension(const pb::extension_task& task, State& state);
+  static void settle(const State& state, const SettleView& view, SyscallBatch& batch);
 };
 
 // The registers of a stopped thread in the form that State has. `memory_of`: the process, to look at its code.

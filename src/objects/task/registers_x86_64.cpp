@@ -90,7 +90,7 @@ void CpuRegisters::look(const LookView& view, State& state) {
           .remedy("tasks with set_thread_area or modify_ldt descriptors cannot be saved");
   state.general = registers_to_save(own, view.pid);
   state.extended = view.thread.extended_state();
-  refuse_unsaved_components(state.extended, XsaveLayout::of_this_cpu());
+  extra_components(state.extended, XsaveLayout::of_this_cpu());
 }
 
 void CpuRegisters::encode(const State& state, pb::core_entry& core) {
@@ -169,6 +169,32 @@ void CpuRegisters::decode(const pb::core_entry& core, State& state) {
   r.gs = in.gs();
   if (arch::is_compat(r)) throw Error(Reason::IMAGE_UNSUPPORTED, "the saved thread runs 32-bit code");
   state.extended = decode_xsave(core.thread_info().fpregs(), XsaveLayout::of_this_cpu());
+}
+
+void CpuRegisters::encode_extension(const State& state, pb::extension_task& task) {
+  for (const ExtraComponent& extra : extra_components(state.extended, XsaveLayout::of_this_cpu())) {
+    pb::extension_xstate& out = *task.mutable_thread()->add_xstate();
+    out.set_component(extra.number);
+    out.set_data(extra.bytes.data(), extra.bytes.size());
+  }
+}
+
+void CpuRegisters::decode_extension(const pb::extension_task& task, State& state) {
+  for (const pb::extension_xstate& in : task.thread().xstate()) {
+    const auto bytes = std::as_bytes(std::span(in.data()));
+    place_extra({in.component(), {bytes.begin(), bytes.end()}}, XsaveLayout::of_this_cpu(), state.extended);
+  }
+}
+
+void CpuRegisters::settle(const State& state, const SettleView&, SyscallBatch& batch) {
+  const XsaveLayout& layout = XsaveLayout::of_this_cpu();
+  const uint64_t wanted = layout.on_demand & components_in_use(state.extended);
+  if (wanted == 0) return;
+  size_t bytes = 0;
+  for (uint64_t left = wanted; left != 0; left &= left - 1)
+    bytes += layout.components[static_cast<size_t>(__builtin_ctzll(left))].bytes;
+  const BatchData room = batch.space(arch::touched_state_bytes(bytes));
+  batch.must(static_cast<long>(arch::kTouchExtendedState), {room, wanted});
 }
 
 std::optional<SleepRestart> pending_sleep(const CpuRegisters::State& state) {

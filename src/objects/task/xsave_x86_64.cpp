@@ -35,7 +35,8 @@ static_assert(sizeof(LegacyArea) == 512 && offsetof(LegacyArea, features) == 464
 constexpr size_t kHeaderOffset = 512;  // the first 8 bytes: mask of components that are not in their initial state
 constexpr size_t kHeaderBytes = 64;
 constexpr uint64_t kX87AndSse = 3;
-constexpr int kPkru = 9;
+constexpr int kSse = 1, kPkru = 9, kTileConfiguration = 17, kTileData = 18, kApxRegisters = 19;
+constexpr uint32_t kDefaultMxcsr = 0x1f80;
 // Readers of the format expect the whole free end of the legacy area.
 constexpr int kPaddingWords = 24;
 
@@ -126,6 +127,8 @@ XsaveLayout ask_cpu() {
     if ((layout.features & bit(i)) == 0) continue;
     __cpuid_count(13, i, eax, ebx, ecx, edx);
     layout.components[static_cast<size_t>(i)] = {.offset = ebx, .bytes = eax};
+    constexpr unsigned kExtendedFeatureDisable = 4;
+    if ((ecx & kExtendedFeatureDisable) != 0) layout.on_demand |= bit(i);
   }
   return layout;
 }
@@ -137,20 +140,51 @@ const XsaveLayout& XsaveLayout::of_this_cpu() {
   return layout;
 }
 
-void refuse_unsaved_components(Area area, const XsaveLayout& layout) {
-  const uint64_t others = header_mask(area) & ~saved_components();
-  if (others == 0) return;
-  for (int i = 0; i < 64; ++i) {
-    if ((others & bit(i)) == 0) continue;
-    const Area bytes = component_bytes(area, layout, i);
-    // A component can be marked as in use and still hold its initial state.
-    if (!bytes.empty() && all_zero(bytes)) continue;
-    const bool amx = i == 17 || i == 18;
-    throw Error(Reason::UNSUPPORTED_STATE,
-                fmt::format("it uses the processor state component {}{}, which images cannot hold", i,
-                            amx ? " (AMX tiles)" : ""))
-        .remedy("dump it while it does not use these registers");
+std::string component_name(uint32_t number) {
+  std::string_view name;
+  for_each_part([&](const auto& part) {
+    if (part.component == static_cast<int>(number)) name = part.name;
+  });
+  if (number == uint32_t{kTileConfiguration}) name = "AMX tile configuration";
+  if (number == uint32_t{kTileData}) name = "AMX tiles";
+  if (number == uint32_t{kApxRegisters}) name = "APX registers";
+  return name.empty() ? fmt::format("processor state component {}", number) : std::string(name);
+}
+
+uint64_t components_in_use(Area area) {
+  return header_mask(area);
+}
+
+std::vector<ExtraComponent> extra_components(Area area, const XsaveLayout& layout) {
+  std::vector<ExtraComponent> extras;
+  for (uint64_t others = header_mask(area) & ~saved_components(); others != 0; others &= others - 1) {
+    const int number = __builtin_ctzll(others);
+    const Area bytes = component_bytes(area, layout, number);
+    if (bytes.empty())
+      throw Error(Reason::UNSUPPORTED_STATE,
+                  fmt::format("it uses the processor state component {}, whose place is not known", number))
+          .remedy("dump it while it does not use these registers");
+    // A component can be marked as in use and still hold its initial state, which is zero for all of these.
+    if (!all_zero(bytes)) extras.push_back({static_cast<uint32_t>(number), {bytes.begin(), bytes.end()}});
   }
+  return extras;
+}
+
+void place_extra(const ExtraComponent& extra, const XsaveLayout& layout, std::span<std::byte> area) {
+  if (extra.number >= 63 || (saved_components() & bit(static_cast<int>(extra.number))) != 0)
+    throw corrupt(fmt::format("values for the component {} in a place that is not theirs", extra.number));
+  if ((layout.features & bit(static_cast<int>(extra.number))) == 0)
+    throw Error(Reason::CPU_LACKS_FEATURE,
+                fmt::format("this CPU has no {}, which the saved thread used", component_name(extra.number)))
+        .remedy("restore on a CPU that has it");
+  const auto& where = layout.components[extra.number];
+  if (extra.bytes.size() != where.bytes)
+    throw corrupt(fmt::format("{} bytes of {}, of which this CPU has {}", extra.bytes.size(),
+                              component_name(extra.number), where.bytes));
+  if (area.size() < size_t{where.offset} + where.bytes || area.size() < kHeaderOffset + kHeaderBytes) return;
+  std::memcpy(area.data() + where.offset, extra.bytes.data(), where.bytes);
+  const uint64_t mask = header_mask(area) | bit(static_cast<int>(extra.number));
+  std::memcpy(area.data() + kHeaderOffset, &mask, sizeof mask);
 }
 
 void encode_xsave(Area area, const XsaveLayout& layout, pb::user_x86_fpregs_entry& out) {
@@ -173,7 +207,8 @@ void encode_xsave(Area area, const XsaveLayout& layout, pb::user_x86_fpregs_entr
   if (area.size() < kHeaderOffset + kHeaderBytes) return;
 
   Parts& parts = *out.mutable_xsave();
-  parts.set_xstate_bv(header_mask(area));
+  // A reader takes a marked component from this message: only what is in it.
+  parts.set_xstate_bv(header_mask(area) & saved_components());
   for_each_part([&](const auto& part) {
     const Area bytes = component_bytes(area, layout, part.component);
     if (!bytes.empty()) put(bytes, part.count, (parts.*part.edit)());
@@ -240,6 +275,12 @@ std::vector<std::byte> decode_xsave(const pb::user_x86_fpregs_entry& in, const X
           Reason::IMAGE_UNSUPPORTED,
           fmt::format("the saved thread used the processor state components {:#x}, which images do not hold", others));
     mask = parts.xstate_bv() & kX87AndSse;
+    // XSAVE leaves the SSE component unmarked while its registers are zero, whatever MXCSR is; ptrace takes MXCSR only
+    // with a marked component.
+    if ((mask & bit(kSse)) == 0 && in.mxcsr() != kDefaultMxcsr) {
+      mask |= bit(kSse);
+      std::memset(area.data() + offsetof(LegacyArea, xmm_space), 0, sizeof legacy.xmm_space);
+    }
     for_each_part([&](const auto& part) { mask |= place(parts, part, layout, area); });
   }
   if (has_header) std::memcpy(area.data() + kHeaderOffset, &mask, sizeof mask);

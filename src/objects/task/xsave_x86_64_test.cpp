@@ -51,7 +51,7 @@ TEST(Xsave, ComesBackByteForByteOnTheSameCpu) {
   for (const XsaveLayout& layout : {small_cpu(), large_cpu()}) {
     const auto area = filled(layout, layout.features);
     EXPECT_EQ(decode_xsave(encode(area, layout), layout), area);
-    const auto little = filled(layout, 0);
+    const auto little = filled(layout, 2);
     EXPECT_EQ(decode_xsave(encode(little, layout), layout), little);
   }
 }
@@ -94,16 +94,84 @@ TEST(Xsave, NamesTheComponentThatTheCpuLacks) {
   }
 }
 
-TEST(Xsave, RefusesWhatImagesCannotHold) {
-  XsaveLayout layout = small_cpu();
-  layout.features |= uint64_t{1} << 18;
-  layout.components[18] = {.offset = 840, .bytes = 8};
-  layout.bytes = 848;
-  auto area = filled(layout, 0x207 | uint64_t{1} << 18);
-  EXPECT_REASON(Reason::UNSUPPORTED_STATE, refuse_unsaved_components(area, layout));
-  std::memset(area.data() + 840, 0, 8);
-  EXPECT_NO_THROW(refuse_unsaved_components(area, layout));
-  EXPECT_NO_THROW(refuse_unsaved_components(filled(small_cpu(), 0x207), small_cpu()));
+// A CPU with AMX: 11,008 bytes, most of them tiles, which the kernel gives on demand.
+XsaveLayout cpu_with_tiles() {
+  XsaveLayout layout = large_cpu();
+  layout.features |= uint64_t{3} << 17;
+  layout.on_demand = uint64_t{1} << 18;
+  layout.components[17] = {.offset = 2752, .bytes = 64};
+  layout.components[18] = {.offset = 2816, .bytes = 8192};
+  layout.bytes = 11008;
+  return layout;
+}
+
+TEST(Xsave, ComponentsWithoutAPlaceInTheCoreAreKeptBesideIt) {
+  const XsaveLayout layout = cpu_with_tiles();
+  const auto area = filled(layout, layout.features);
+  const auto extras = extra_components(area, layout);
+  ASSERT_EQ(extras.size(), 2u);
+  EXPECT_EQ(extras[0].number, 17u);
+  EXPECT_EQ(extras[1].number, 18u);
+  EXPECT_EQ(extras[1].bytes.size(), 8192u);
+  const auto core = encode(area, layout);
+  EXPECT_EQ(core.xsave().xstate_bv(), 0x2e7u) << "readers take marked components from the core";
+  auto back = decode_xsave(core, layout);
+  EXPECT_EQ(components_in_use(back), 0x2e7u);
+  for (const ExtraComponent& extra : extras) place_extra(extra, layout, back);
+  EXPECT_EQ(back, area);
+}
+
+TEST(Xsave, TilesInTheirInitialStateAreNotKept) {
+  const XsaveLayout layout = cpu_with_tiles();
+  auto area = filled(layout, 0x207);
+  EXPECT_TRUE(extra_components(area, layout).empty());
+  const uint64_t marked = 0x207 | uint64_t{1} << 18;
+  std::memcpy(area.data() + 512, &marked, 8);
+  EXPECT_TRUE(extra_components(area, layout).empty());
+}
+
+TEST(Xsave, TilesNeedACpuThatHasThem) {
+  const XsaveLayout layout = cpu_with_tiles();
+  const auto extras = extra_components(filled(layout, layout.features), layout);
+  std::vector<std::byte> area(large_cpu().bytes);
+  try {
+    place_extra(extras[1], large_cpu(), area);
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.reason(), Reason::CPU_LACKS_FEATURE);
+    EXPECT_NE(e.cause().find("AMX tiles"), std::string::npos) << e.cause();
+  }
+}
+
+TEST(Xsave, RefusesBadExtraComponents) {
+  const XsaveLayout layout = cpu_with_tiles();
+  std::vector<std::byte> area(layout.bytes);
+  for (const ExtraComponent& bad : {ExtraComponent{18, std::vector<std::byte>(8191)},
+                                    {18, {}},
+                                    {5, std::vector<std::byte>(64)},
+                                    {64, {}},
+                                    {1u << 31, {}}})
+    EXPECT_REASON(Reason::IMAGE_CORRUPT, place_extra(bad, layout, area));
+}
+
+TEST(Xsave, RefusesAComponentWhosePlaceIsNotKnown) {
+  EXPECT_REASON(Reason::UNSUPPORTED_STATE,
+                extra_components(filled(small_cpu(), 0x207 | uint64_t{1} << 62), small_cpu()));
+}
+
+TEST(Xsave, MxcsrIsKeptWhenTheRegistersAreNotMarked) {
+  auto area = filled(large_cpu(), 1);
+  std::memset(area.data() + 160, 0, 256);  // as ptrace tells it: the initial values
+  const uint32_t mxcsr = 0xffc0;
+  std::memcpy(area.data() + 24, &mxcsr, sizeof mxcsr);
+  auto back = decode_xsave(encode(area, large_cpu()), large_cpu());
+  EXPECT_EQ(components_in_use(back), 3u) << "ptrace takes it with a marked component only";
+  const uint64_t unmarked = 1;
+  std::memcpy(back.data() + 512, &unmarked, 8);
+  EXPECT_EQ(back, area);
+  const uint32_t initial = 0x1f80;
+  std::memcpy(area.data() + 24, &initial, sizeof initial);
+  EXPECT_EQ(decode_xsave(encode(area, large_cpu()), large_cpu()), area);
 }
 
 TEST(Xsave, RefusesNonsense) {
@@ -124,6 +192,7 @@ TEST(Xsave, KnowsThisCpu) {
   const XsaveLayout& layout = XsaveLayout::of_this_cpu();
   EXPECT_EQ(layout.bytes, arch::extended_state_size());
   EXPECT_EQ(layout.features & 3, 3u);
+  EXPECT_EQ(layout.on_demand & ~layout.features, 0u);
   for (size_t i = 2; i < 63; ++i) {
     if ((layout.features >> i & 1) == 0) continue;
     EXPECT_GE(layout.components[i].offset, 576u) << i;
