@@ -16,6 +16,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <tuple>
 #include <vector>
@@ -117,11 +118,15 @@ class Checkpoint {
   static uint64_t private_bytes(std::span<const pid_t> pids) {
     uint64_t pages = 0;
     for (pid_t pid : pids) {
-      const auto text = ProcDir(pid).try_read("statm");
-      // size, resident, shared ...
-      unsigned long size = 0, resident = 0, shared = 0;
-      if (text && std::sscanf(std::string(*text).c_str(), "%lu %lu %lu", &size, &resident, &shared) == 3)
-        pages += resident - std::min(resident, shared);
+      try {
+        ProcDir dir(pid);
+        // size, resident, shared ...
+        unsigned long size = 0, resident = 0, shared = 0;
+        if (std::sscanf(std::string(dir.read("statm")).c_str(), "%lu %lu %lu", &size, &resident, &shared) == 3)
+          pages += resident - std::min(resident, shared);
+      } catch (const Error&) {
+        // It has ended: this is only a guess at how much room is needed.
+      }
     }
     return pages * page_size_bytes();
   }
