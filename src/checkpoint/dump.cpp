@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "base/page_size.h"
 #include "base/stage.h"
+#include "base/uuid.h"
 #include "base/workers.h"
 #include "checkpoint/frozen_process.h"
 #include "checkpoint/losses.h"
@@ -475,6 +476,7 @@ class Checkpoint {
     inventory.set_root_cg_set(1);
     inventory.set_lsmtype(pb::NO_LSM);
     inventory.mutable_plugins_entry();
+    inventory.set_dump_criu_run_id(random_uuid());
     store_.commit(inventory);
     ignore_interrupts();
   }

@@ -134,6 +134,7 @@ class ImageFormat : public ::testing::Test {
     EXPECT_EQ(number(inventory, "fdinfo_per_id"), 1u);
     EXPECT_EQ(number(inventory, "ns_per_id"), 1u);
     EXPECT_TRUE(has(inventory, "plugins_entry"));
+    EXPECT_EQ(text(inventory, "dump_criu_run_id").size(), 36u);
     // The dumping program is the first of all.
     for (const char* id : {"vm_id", "files_id", "fs_id", "sighand_id"})
       EXPECT_EQ(number(inventory, std::string("root_ids.") + id), 1u) << id;
