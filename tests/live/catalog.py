@@ -59,7 +59,7 @@ ENTRIES = (
     _refused("refuse_dead_leader", "UNSUPPORTED_STATE"), _refused("refuse_exit_signal", "UNSUPPORTED_STATE"),
     _refused("refuse_traced", "ALREADY_TRACED"), _refused("refuse_vfork", "VFORK_PENDING|FREEZE_TIMEOUT"),
     _refused("refuse_file_lock", "FILE_LOCKS_HELD"), _refused("refuse_sigtrap", "UNSUPPORTED_STATE"),
-    _refused("refuse_landlock", "UNSUPPORTED_STATE"), _refused("refuse_compat", "UNSUPPORTED_STATE"),
+    _refused("refuse_landlock", "UNSUPPORTED_STATE"), _refused("refuse_compat", "UNSUPPORTED_STATE"), _refused("refuse_mqueue", "UNSUPPORTED_FILE"),
     _refused("refuse_secretmem", "UNSUPPORTED_MAPPING"), _refused("refuse_userfaultfd", "UNSUPPORTED_MAPPING|UNSUPPORTED_FILE"),
     _refused("refuse_seccomp_notify", "UNSUPPORTED_STATE"),
     _honest("refuse_unix_socket"), _honest("refuse_tcp_listen"), _honest("refuse_deleted_file"),

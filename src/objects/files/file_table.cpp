@@ -66,6 +66,7 @@ std::string describe_unknown_file(const FileView& view) {
     return fmt::format("an anonymous file of kind {}", named ? bracketed(link) : link.substr(11));
   }
   if (link.starts_with("/secretmem")) return "memory of memfd_secret(), which nobody else may read,";
+  if (is_message_queue(view)) return "a POSIX message queue";
   switch (view.st.st_mode & S_IFMT) {
     case S_IFSOCK:
       return "a socket";

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -42,6 +43,11 @@ bool leads_to(const std::string& path, const struct stat& st) {
 }
 
 [[noreturn]] void refuse_unreachable(const struct stat& st, const std::string& link, std::string who) {
+  if (st.st_nlink == 0 && S_ISDIR(st.st_mode))
+    throw Error(Reason::FILE_UNREACHABLE,
+                "the directory was removed; a removed directory cannot be saved by this version")
+        .object(std::move(who))
+        .remedy("let the task change to a directory that exists, or close it if it has it open");
   if (st.st_nlink == 0)
     throw Error(Reason::FILE_UNREACHABLE, "the file was deleted; a deleted file cannot be saved by this version")
         .object(std::move(who))
@@ -123,7 +129,17 @@ std::string what_of(const RegularFile::State& state) {
 
 }  // namespace
 
+bool is_message_queue(const FileView& view) {
+  // Few files have exactly this size: the others are not asked (ipc/mqueue.c, FILENT_SIZE).
+  constexpr off_t queue_bytes = 80;
+  constexpr long mqueue_magic = 0x19800202;
+  struct statfs fs;
+  return S_ISREG(view.st.st_mode) && view.st.st_size == queue_bytes && ::fstatfs(view.fd, &fs) == 0 &&
+         fs.f_type == mqueue_magic;
+}
+
 bool RegularFile::match(const FileView& view) {
+  if (is_message_queue(view)) return false;
   if (!view.link.starts_with('/') || is_nameless_object(view.st, view.link)) return false;
   return view.path_only() || S_ISREG(view.st.st_mode) || S_ISDIR(view.st.st_mode) || is_plain_device(view.st);
 }

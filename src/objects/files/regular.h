@@ -13,6 +13,9 @@
 
 namespace stasis {
 
+// A POSIX message queue, which looks like a small file.
+bool is_message_queue(const FileView& view);
+
 struct RegularFile {
   static constexpr std::string_view name = "file with a path";
   static constexpr pb::fd_types type = pb::REG;
