@@ -92,9 +92,7 @@ std::vector<Setting> parse_config_text(std::string_view text, const std::string&
         settings.push_back(std::move(*setting));
       }
     } catch (const Error& e) {
-      throw Error(Reason::BAD_CONFIG_FILE, e.cause())
-          .object(fmt::format("{}:{}", shown_name, number))
-          .remedy("correct the line, or skip the default files with --no-default-config");
+      throw Error(Reason::BAD_CONFIG_FILE, e.cause()).object(fmt::format("{}:{}", shown_name, number));
     }
     text.remove_prefix(std::min(end + 1, text.size()));
   }

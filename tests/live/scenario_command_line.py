@@ -97,6 +97,22 @@ def case_spellings(session):
     subject.finish()
 
 
+def case_options_without_meaning(session):
+    """What makes no sense for the action is accepted, has no effect, and is not mentioned."""
+    harness.needs_root()
+    subject = session.subject("counter")
+    images, pidfile = session.path("images"), session.path("root.pid")
+    for_dump = ("--pidfile", pidfile, "--root", "/no/such/root", "--pre-dump-mode", "read", "--tcp-established", "--tcp-close",
+                "--skip-in-flight", "--restore-detached", "--mntns-compat-mode", "--skip-file-rwx-check", "--status-fd", "0")
+    session.dump(subject.pid, images, *for_dump)
+    session.wait_gone(subject.pid)
+    harness.require(not os.path.exists(pidfile), "a dump made a pid file")
+    for_restore = ("--leave-running", "--timeout", "7", "--ghost-limit", "1M", "--skip-in-flight", "--network-lock", "skip",
+                   "--pre-dump-mode", "read", "--tcp-established", "--status-fd", "0", "--force-irmap")
+    session.restore(images, "-d", "--pidfile", pidfile, *for_restore)
+    subject.finish()
+
+
 def case_work_directory(session):
     """Log, statistics and a relative pid file are in the work directory; the log is there even after a refusal."""
     harness.needs_root()
