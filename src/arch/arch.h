@@ -121,6 +121,8 @@ std::vector<std::byte> vdso_fallback(std::string_view function);
 
 // A complete static ELF executable whose entry point loops for ever; restored tasks start as this program.
 std::span<const std::byte> stub_executable();
+// Another one: waits for its children and ends when it has none, for the first process of a pid namespace.
+std::span<const std::byte> init_executable();
 
 // "x86_64", for error texts.
 std::string_view name();

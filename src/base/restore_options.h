@@ -48,8 +48,10 @@ struct RestoreOptions {
   // --- the place of the tree ---
   bool detached = false;  // do not wait for the restored root
   bool sibling = false;   // the root becomes a sibling of this process, a child of its parent
-  // Program that replaces this process after success and so becomes the parent of the tree; empty: none.
-  std::vector<std::string> exec_command;
+  // Detached, but this process lives on as the parent of the root: a command is executed in it, or it becomes init.
+  bool parent_stays = false;
+  // This process is the first of a pid namespace that was made for the tree (restore/pid_namespace.h).
+  bool new_pid_namespace = false;
   std::string pidfile;         // gets the pid of the root as the caller sees it; empty: none
   std::string root;            // new root of the mount namespace; empty: the caller's
   bool time_namespace = true;  // a time namespace keeps monotonic clocks going; false: clocks may jump

@@ -35,12 +35,21 @@ void apply_config_file(const std::string& path, CommandLine& line) {
 }
 
 void apply_config_files(const CommandLine& chosen, const Environment& environment, CommandLine& line) {
+  const auto apply_file = [&line](const std::string& path, const char* remedy) {
+    try {
+      if (!path.empty()) apply_config_file(path, line);
+    } catch (Error& e) {
+      e.default_remedy(remedy);
+      throw;
+    }
+  };
   if (chosen.default_config && chosen.config.empty()) {
-    if (!environment.system_config.empty()) apply_config_file(environment.system_config, line);
-    if (!environment.home.empty()) apply_config_file(environment.home + "/.criu/default.conf", line);
+    constexpr const char* skip = "correct the line, or skip the default files with --no-default-config";
+    apply_file(environment.system_config, skip);
+    if (!environment.home.empty()) apply_file(environment.home + "/.criu/default.conf", skip);
   }
-  if (!environment.config_file.empty()) apply_config_file(environment.config_file, line);
-  if (!chosen.config.empty()) apply_config_file(chosen.config, line);
+  apply_file(environment.config_file, "correct the line, or unset CRIU_CONFIG_FILE");
+  apply_file(chosen.config, "correct the line, or name another file with --config");
 }
 
 void take_verb(std::vector<std::string> words, CommandLine& line) {
@@ -172,6 +181,18 @@ void check_consistent(const CommandLine& line) {
   }
   if (line.exec_cmd && line.words.empty()) {
     throw contradiction("there is no command to execute", "write it behind --: restore --exec-cmd -- command words");
+  }
+  if (line.new_pid_namespace && line.exec_cmd) {
+    throw contradiction("a command cannot be the parent of a tree in a new pid namespace",
+                        "leave out --exec-cmd or --new-pid-namespace");
+  }
+  if (line.new_pid_namespace && line.restore_sibling) {
+    throw contradiction("the first process of a new pid namespace has no siblings in it",
+                        "leave out --restore-sibling or --new-pid-namespace");
+  }
+  if (line.new_pid_namespace && line.shell_job) {
+    throw contradiction("the session of a shell job does not reach into a new pid namespace",
+                        "leave out --shell-job or --new-pid-namespace");
   }
 }
 

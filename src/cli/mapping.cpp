@@ -68,9 +68,11 @@ RestoreOptions to_restore_options(const CommandLine& line, Workplace place) {
   RestoreOptions out;
   map_common(line, place, out);
   out.final_state = line.leave_stopped ? RestoreOptions::FinalState::stopped : RestoreOptions::FinalState::running;
-  out.detached = line.detached;
+  // A command that is executed takes over the waiting.
+  out.detached = line.detached || line.exec_cmd;
   out.sibling = line.restore_sibling;
-  if (line.exec_cmd) out.exec_command = line.words;
+  out.new_pid_namespace = line.new_pid_namespace;
+  out.parent_stays = line.exec_cmd || line.new_pid_namespace;
   out.pidfile = line.pidfile;
   out.root = line.root;
   out.time_namespace = line.time_namespace;

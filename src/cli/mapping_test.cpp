@@ -128,7 +128,12 @@ TEST(Mapping, RestoreFieldsArrive) {
   EXPECT_EQ(o.inherit_fd.at(0).key, "k");
   EXPECT_EQ(o.lsm_profile, "selinux:x");
   EXPECT_EQ(o.lsm_mount_context, "c");
-  EXPECT_EQ(o.exec_command, (std::vector<std::string>{"a", "b"}));
+}
+
+TEST(Mapping, ACommandThatIsExecutedWaitsForTheTree) {
+  EXPECT_TRUE(to_restore_options(parse({"restore", "--exec-cmd", "--", "a"}), place()).detached);
+  const RestoreOptions o = to_restore_options(parse({"restore", "--new-pid-namespace"}), place());
+  EXPECT_TRUE(o.new_pid_namespace && !o.detached);
 }
 
 TEST(Mapping, CheckOptions) {

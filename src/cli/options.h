@@ -74,6 +74,7 @@ struct CommandLine {
   bool detached = false;  // --restore-detached and --daemon are one switch
   bool restore_sibling = false;
   bool exec_cmd = false;
+  bool new_pid_namespace = false;
   bool shell_job = false;
   bool file_locks = false;
   bool ext_unix_sk = false;

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -49,24 +50,55 @@ void grow(ProcBuffer& buffer, size_t used) {
   buffer.capacity *= 4;
 }
 
+// /proc, or another proc file system, mounted nowhere, if that one lists tasks by the pids of another namespace.
+Fd open_own_proc() {
+  Fd proc(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  char self[16] = {};
+  if (!proc || ::readlinkat(proc.get(), "self", self, sizeof self - 1) < 0)
+    throw Error(Reason::SYSTEM, "cannot use /proc").error_number(errno).remedy("mount it");
+  if (proc_text::whole_number<pid_t>(self) == ::getpid()) return proc;
+  const Fd context(::fsopen("proc", FSOPEN_CLOEXEC));
+  if (context && ::fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) == 0)
+    proc.reset(::fsmount(context.get(), FSMOUNT_CLOEXEC, 0));
+  else
+    proc.reset();
+  if (!proc)
+    throw Error(Reason::SYSTEM, "/proc belongs to another pid namespace, and no other one can be made")
+        .error_number(errno)
+        .remedy("mount the /proc of this pid namespace");
+  return proc;
+}
+
+// For each thread, as the first to ask would have to be waited for; and again behind a fork into a pid namespace.
+int own_proc() {
+  thread_local Fd proc;
+  thread_local pid_t opened_by = 0;
+  if (const pid_t now = ::getpid(); opened_by != now) {
+    proc = open_own_proc();
+    opened_by = now;
+  }
+  return proc.get();
+}
+
+Fd open_below_proc(const char* path) {
+  return Fd(::openat(own_proc(), path, O_DIRECTORY | O_RDONLY | O_CLOEXEC));
+}
+
 }  // namespace
 
 ProcDir::ProcDir(pid_t pid) : pid_(pid) {
-  char path[32];
-  std::snprintf(path, sizeof path, "/proc/%d", pid);
-  dir_.reset(::open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC));
+  dir_ = open_below_proc(fmt::format("{}", pid).c_str());
   if (dir_) return;
   if (errno == ENOENT) throw Error(Reason::NO_SUCH_TASK, "there is no such task").object(describe());
-  throw Error(Reason::SYSTEM, fmt::format("cannot open {}", path)).error_number(errno).object(describe());
+  throw Error(Reason::SYSTEM, fmt::format("cannot open /proc/{}", pid)).error_number(errno).object(describe());
 }
 
 ProcDir ProcDir::of_thread(pid_t pid, pid_t tid) {
-  char path[64];
-  std::snprintf(path, sizeof path, "/proc/%d/task/%d", pid, tid);
-  ProcDir out(Fd(::open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC)), pid, tid);
+  const std::string path = fmt::format("{}/task/{}", pid, tid);
+  ProcDir out(open_below_proc(path.c_str()), pid, tid);
   if (out.dir_) return out;
   if (errno == ENOENT) throw Error(Reason::NO_SUCH_TASK, "there is no such thread").object(out.describe());
-  throw Error(Reason::SYSTEM, fmt::format("cannot open {}", path)).error_number(errno).object(out.describe());
+  throw Error(Reason::SYSTEM, fmt::format("cannot open /proc/{}", path)).error_number(errno).object(out.describe());
 }
 
 ProcDir ProcDir::thread(pid_t tid) const {

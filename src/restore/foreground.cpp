@@ -75,9 +75,11 @@ int Foreground::wait() {
   if (const int signal = take_interrupt(); signal != 0) kill(root_, signal);
   for (;;) {
     int status = 0;
-    const pid_t got = waitpid(root_, &status, WUNTRACED | WNOHANG);
+    const pid_t got = waitpid(-1, &status, WUNTRACED | WNOHANG);
     if (got == 0) {
       take_signal();
+    } else if (got > 0 && got != root_) {
+      // An orphan that came to the first process of a pid namespace.
     } else if (got == root_ && WIFSTOPPED(status)) {
       // SIGSTOP is no job control: who sent it continues the root, and knows nothing of this program.
       if (terminal_ && WSTOPSIG(status) != SIGSTOP) stop_like_root();

@@ -62,7 +62,7 @@ class PlanReader {
     plan_births();
     check_pids();
     place_area();
-    if (options_.detached && !options_.sibling) drop_death_signal_of_root();
+    if (options_.detached && !options_.sibling && !options_.parent_stays) drop_death_signal_of_root();
     return std::move(plan_);
   }
 
@@ -283,8 +283,8 @@ class PlanReader {
       if (n.pid > 1 && kill(-n.pid, 0) == 0)
         throw Error(Reason::PID_TAKEN, "the id is in use as that of a process group, whose leader is gone")
             .object(fmt::format("pid {}", n.pid))
-            .remedy(
-                fmt::format("end the processes of that group (pgrep -g {}), or restore in a new pid namespace", n.pid));
+            .remedy(fmt::format("end the processes of that group (pgrep -g {}), or restore with --new-pid-namespace",
+                                n.pid));
     }
   }
 
@@ -316,7 +316,7 @@ class PlanReader {
           .remedy("restore again when that parent has waited for it, or end the parent");
     return Error(Reason::PID_TAKEN, fmt::format("the id is in use by {}", holder.comm))
         .object(fmt::format("pid {}", tid))
-        .remedy("end the process that has it, or restore in a new pid namespace");
+        .remedy("end the process that has it, or restore with --new-pid-namespace");
   }
 
   // The root's parent is this program, whose end is not the event that the saved program waits for. The next parent is

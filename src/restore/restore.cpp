@@ -18,6 +18,7 @@
 #include "proto/stats.pb.h"
 #include "restore/clocks.h"
 #include "restore/foreground.h"
+#include "restore/pid_namespace.h"
 #include "restore/plan.h"
 #include "restore/settle.h"
 #include "restore/tree.h"
@@ -113,7 +114,10 @@ class Restore {
     statistics_.pages_compared = tree_->pages_shared();
     statistics_.pages_skipped_cow = tree_->pages_shared();
     statistics_.pages_restored = tree_->pages_filled();
-    if (!options_.pidfile.empty()) write_pid_file(options_.work_dir.get(), options_.pidfile, root_);
+    if (!options_.pidfile.empty()) {
+      const pid_t shown = options_.new_pid_namespace ? pid_outside(root_) : root_;
+      write_pid_file(options_.work_dir.get(), options_.pidfile, shown);
+    }
     ScopeGuard remove_pidfile([&] {
       if (!options_.pidfile.empty()) unlinkat(options_.work_dir.get(), options_.pidfile.c_str(), 0);
     });
@@ -132,6 +136,8 @@ class Restore {
     foreground_->hand_terminal_over();
     release_all(tree_->puppets());
     tree_->released();
+    // From here on the tree outlives whoever waits for it.
+    if (options_.new_pid_namespace) prctl(PR_SET_PDEATHSIG, 0);
   }
 
   const RestoreOptions& options_;

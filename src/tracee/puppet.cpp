@@ -76,7 +76,7 @@ Error clone_error(pid_t pid, int error_number) {
   if (error_number == EEXIST)
     return Error(Reason::PID_TAKEN, "the pid is in use")
         .object(fmt::format("pid {}", pid))
-        .remedy("end the process that has it, or restore in a new pid namespace");
+        .remedy("end the process that has it, or restore with --new-pid-namespace");
   if (error_number == EPERM)
     return Error(Reason::NO_PRIVILEGE, "a process with a chosen pid cannot be made")
         .object(fmt::format("pid {}", pid))

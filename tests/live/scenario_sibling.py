@@ -45,6 +45,20 @@ def case_child(session):
     harness.require(harness.is_alive(pid) and parent_of(pid) == os.getpid(), "the end of the tool ended the program")
 
 
+def case_parent_stays(session):
+    """A command that is executed stays the parent: nothing is taken away, and its end is the event that was meant."""
+    pid, images = dumped(session)
+    session.statuses.clear()
+    told = session.path("told")
+    script = f"kill -0 {pid} && echo alive > {told}"
+    run = session.run("restore", "-D", images, "-o", "restore.log", "-v4", "--exec-cmd", "--", "sh", "-c", script,
+                      log=os.path.join(images, "restore.log"))
+    harness.require(run.status == 0 and not harness.ERROR_LINE.search(run.log), run.describe())
+    harness.require(harness.read(told) == "alive\n", "the program was not there for the command")
+    session.wait_gone(pid)
+    harness.require(os.WTERMSIG(session.statuses[pid]) == signal.SIGKILL, "it did not end by the signal that it asked for")
+
+
 def case_sibling_in_the_foreground(session):
     _, images = dumped(session)
     run = session.run("restore", "-D", images, "-S")

@@ -10,6 +10,7 @@ extern "C" {
 extern const std::byte stasis_batch_loop[], stasis_batch_reported[], stasis_batch_loop_end[];
 extern const std::byte stasis_bootstrap_loop[], stasis_bootstrap_reported[], stasis_bootstrap_loop_end[];
 extern const std::byte stasis_stub[], stasis_stub_end[];
+extern const std::byte stasis_init[], stasis_init_end[];
 }
 
 namespace stasis::arch {
@@ -287,6 +288,10 @@ size_t touched_state_bytes(size_t components) {
 
 std::span<const std::byte> stub_executable() {
   return {stasis_stub, stasis_stub_end};
+}
+
+std::span<const std::byte> init_executable() {
+  return {stasis_init, stasis_init_end};
 }
 
 std::string_view name() {

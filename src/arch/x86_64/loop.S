@@ -103,26 +103,49 @@ stasis_bootstrap_reported:
 	jmp *SLOT_HEAL(%r12)
 stasis_bootstrap_loop_end:
 
+// The headers of a static executable of one page.
+.macro elf_header entry, size
+	.byte 0x7f, 'E', 'L', 'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0
+	.short 2, 62                // ET_EXEC, EM_X86_64
+	.long 1
+	.quad 0x10000 + \entry
+	.quad 64                    // the program header follows
+	.quad 0
+	.long 0
+	.short 64, 56, 1, 64, 0, 0
+	.long 1, 5                  // PT_LOAD, read and execute
+	.quad 0, 0x10000, 0x10000
+	.quad \size, \size
+	.quad 0x1000
+.endm
+
 // A static executable of one page that does nothing: the body of a restored task before it gets its memory.
 	.balign 64
 	.globl stasis_stub, stasis_stub_end
 stasis_stub:
-	.byte 0x7f, 'E', 'L', 'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0
-	.short 2, 62                // ET_EXEC, EM_X86_64
-	.long 1
-	.quad 0x10000 + stub_entry - stasis_stub
-	.quad stub_program_header - stasis_stub
-	.quad 0
-	.long 0
-	.short 64, 56, 1, 64, 0, 0
-stub_program_header:
-	.long 1, 5                  // PT_LOAD, read and execute
-	.quad 0, 0x10000, 0x10000
-	.quad stasis_stub_end - stasis_stub, stasis_stub_end - stasis_stub
-	.quad 0x1000
+	elf_header stub_entry-stasis_stub, stasis_stub_end-stasis_stub
 stub_entry:
 	pause
 	jmp stub_entry
 stasis_stub_end:
+
+// Likewise one that collects its children until there are none: the first process of a pid namespace.
+	.balign 64
+	.globl stasis_init, stasis_init_end
+stasis_init:
+	elf_header init_entry-stasis_init, stasis_init_end-stasis_init
+init_entry:
+	mov $-1, %rdi
+	xor %esi, %esi
+	mov $0x40000000, %edx       // __WALL
+	xor %r10d, %r10d
+	mov $__NR_wait4, %eax
+	syscall
+	cmp $-10, %rax              // ECHILD
+	jne init_entry
+	xor %edi, %edi
+	mov $__NR_exit_group, %eax
+	syscall
+stasis_init_end:
 
 	.section .note.GNU-stack, "", @progbits
