@@ -36,6 +36,13 @@ void rewind_interrupted_call(Registers& regs);
 void rewind_to_call(Registers& regs, uint64_t number);
 // Lets an interrupted call report EINTR.
 void fail_interrupted_call(Registers& regs);
+// For registers that stand at the instruction of an interrupted call: behind it, with a result.
+void finish_rewound_call(Registers& regs, int64_t result);
+// Some calls report EINTR after any stop, although no handler has run (signal(7), the end of "Interruption of system
+// calls"): epoll_wait, semop, sigtimedwait, io_getevents, sockets with a timeout ... True when such a call has just
+// ended so: then the thread is made to look as in a call that the kernel itself makes again, unless a handler runs
+// first.
+bool restart_failed_wait(Registers& regs);
 
 // ---- syscall batches -------------------------------------------------------------------------------------
 

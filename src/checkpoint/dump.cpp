@@ -101,6 +101,7 @@ class Checkpoint {
                            losses_.look_at_groups(pids);
                            warm_up(pids);
                            if (runs_on()) snapshot_.expect(private_bytes(pids));
+                           waits_.sample(pids);
                            frozen_since_ = Clock::now();
                          });
     statistics_.freezing_time_us = microseconds(Clock::now() - begin);
@@ -142,7 +143,7 @@ class Checkpoint {
         throw Error(Reason::UNSUPPORTED_STATE, "its main thread has ended while others live")
             .object(fmt::format("pid {}", s.pid))
             .remedy("this version saves processes whose main thread lives; let the others end too");
-      processes_.push_back(std::make_unique<FrozenProcess>(s));
+      processes_.push_back(std::make_unique<FrozenProcess>(s, waits_));
       processes_.back()->add_jobs(jobs, seized_.size() <= 2, mapping_reader_.get());
     }
     check_root_lives();
@@ -163,7 +164,6 @@ class Checkpoint {
     workers_.finish();
     check_sharing();
     check_tree();
-    read_clocks();
     check_interrupted();
   }
 
@@ -298,6 +298,8 @@ class Checkpoint {
   void borrow() {
     for (auto& p : processes_) p->start_borrow();
     for (auto& p : processes_) p->finish_borrow(waiter_);
+    read_clocks();
+    for (auto& p : processes_) p->set_clock(clocks_.monotonic());
     for (auto& p : processes_) p->start_leader_batch(options_);
     for (auto& p : processes_) p->finish_leader_batch(waiter_);
     for (auto& p : processes_) p->run_thread_batches(options_, waiter_);
@@ -558,6 +560,7 @@ class Checkpoint {
   std::vector<std::unique_ptr<PagemapWriter>> writers_;
   std::map<std::pair<uint32_t, std::string>, uint32_t> known_paths_;
   std::map<std::tuple<uint32_t, uint32_t, uint64_t, uint32_t, std::string>, uint32_t> known_mappings_;
+  WaitBegins waits_;
   StopWaiter waiter_;
   // Declared last, destroyed first: the processes use the threads below, and both are put back before anything else.
   std::vector<SeizedProcess> seized_;

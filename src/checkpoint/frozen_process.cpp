@@ -61,7 +61,7 @@ std::string FrozenProcess::describe() const {
 }
 
 LookView FrozenProcess::view(FrozenThread& t, const DumpOptions& options) {
-  return {options, pid(), t.tracee->tid(), *t.tracee, t.stat, t.status, proc, describe()};
+  return {options, pid(), t.tracee->tid(), *t.tracee, t.stat, t.status, proc, describe(), t.waited_ns, monotonic_ns_};
 }
 
 void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs, bool few_processes,
@@ -133,6 +133,7 @@ void FrozenProcess::read_threads(ProcDir& dir, size_t first, size_t end) {
           .object(fmt::format("pid {} ({})", pid(), t.stat.comm))
           .remedy("stop using io_uring polling threads before the dump");
     t.status = parse_status(dir.read((base + "status").c_str(), scratch));
+    t.waited_ns = waits_.waited_ns(t.tracee->tid(), t.status.voluntary_switches);
   }
 }
 
@@ -225,6 +226,10 @@ void FrozenProcess::start_borrow() {
 void FrozenProcess::finish_borrow(StopWaiter& waiter) {
   borrowed_->finish_open(waiter);
   FutureLocks::look_at_new_mapping(pid(), pidfd.get(), borrowed_->host().area().address(), states.edit<FutureLocks>());
+}
+
+void FrozenProcess::set_clock(const pb::timespec& monotonic) {
+  monotonic_ns_ = monotonic.tv_sec() * 1'000'000'000 + monotonic.tv_nsec();
 }
 
 void FrozenProcess::start_leader_batch(const DumpOptions& options) {

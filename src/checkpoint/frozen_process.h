@@ -8,12 +8,14 @@
 
 #include "base/address_range.h"
 #include "checkpoint/kernel_ids.h"
+#include "checkpoint/wait_begin.h"
 #include "kernel/mapping_reader.h"
 #include "kernel/proc.h"
 #include "memory/vma.h"
 #include "objects/files/file_table.h"
 #include "objects/task/seccomp.h"
 #include "objects/task_object.h"
+#include "proto/timens.pb.h"
 #include "tracee/borrowed.h"
 #include "tracee/seize_tree.h"
 
@@ -31,11 +33,13 @@ struct FrozenThread {
   Tracee* tracee;
   ProcStat stat;
   ProcStatus status;
+  std::optional<uint64_t> waited_ns;  // LookView
   ObjectStates states;
 };
 
 struct FrozenProcess {
-  explicit FrozenProcess(SeizedProcess& s) : seized(&s), proc(s.pid), states(Scope::process) {}
+  FrozenProcess(SeizedProcess& s, const WaitBegins& waits)
+      : seized(&s), proc(s.pid), states(Scope::process), waits_(waits) {}
 
   pid_t pid() const { return seized->pid; }
   FrozenThread& leader() { return threads.front(); }
@@ -49,6 +53,9 @@ struct FrozenProcess {
   void add_jobs(std::vector<std::function<void()>>& jobs, bool few_processes, MappingReader* mapping_reader);
   void read_registers();
   void look(const DumpOptions& options, SeccompFilters& filters, StopWaiter& waiter);
+
+  // CLOCK_MONOTONIC of the image: known before the leader's batch.
+  void set_clock(const pb::timespec& monotonic);
 
   // Borrowing in steps, so that all processes of a tree are driven at once.
   void start_borrow();
@@ -89,6 +96,8 @@ struct FrozenProcess {
   ReportSignal report_signal() const;
   LookView view(FrozenThread& thread, const DumpOptions& options);
 
+  const WaitBegins& waits_;
+  std::optional<uint64_t> monotonic_ns_;
   Fd memory_;  // /proc/PID/mem, until it is borrowed
   MappingReader* mapping_reader_ = nullptr;
   std::vector<AddressRange> controllers_;

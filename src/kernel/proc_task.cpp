@@ -220,6 +220,8 @@ class StatusReader {
       s_.fd_size = c.number<uint32_t>();
     } else if (key == "Groups") {
       for (c.skip_blanks(); !c.at_end(); c.skip_blanks()) s_.groups.push_back(c.number<uint32_t>());
+    } else if (key == "voluntary_ctxt_switches") {
+      s_.voluntary_switches = c.number<uint64_t>();
     } else if (key == "Kthread") {
       s_.kthread = c.number<int>() != 0;
     } else if (key == "x86_Thread_features") {
@@ -245,6 +247,42 @@ ProcStatus parse_status(std::string_view text) {
   }
   if (!reader.saw_pid) proc_text::bad("status", "the line Pid is missing", all);
   return std::move(reader).take();
+}
+
+std::optional<ProcSyscall> parse_syscall(std::string_view text) {
+  if (text.starts_with("running")) return std::nullopt;
+  Cursor c(text, "syscall");
+  ProcSyscall call;
+  call.number = c.number<int64_t>();
+  if (call.number < 0) return std::nullopt;
+  for (uint64_t& arg : call.args) {
+    c.skip_blanks();
+    c.expect('0');
+    c.expect('x');
+    arg = c.number<uint64_t>(16);
+  }
+  return call;
+}
+
+std::optional<ProcSched> parse_sched(std::string_view text) {
+  std::optional<uint64_t> start_ns, switches;
+  while (!text.empty()) {
+    const std::string_view line = proc_text::take_line(text);
+    const size_t colon = line.find(':');
+    if (colon == std::string_view::npos) continue;
+    const std::string_view key = proc_text::trim(line.substr(0, colon));
+    Cursor c(line.substr(colon + 1), "sched");
+    if (key == "se.exec_start") {
+      // Milliseconds with six digits behind the point.
+      start_ns = c.number<uint64_t>() * 1'000'000;
+      c.expect('.');
+      *start_ns += c.number<uint64_t>();
+    } else if (key == "nr_voluntary_switches") {
+      switches = c.number<uint64_t>();
+    }
+  }
+  if (!start_ns || !switches) return std::nullopt;
+  return ProcSched{*start_ns, *switches};
 }
 
 }  // namespace stasis

@@ -87,10 +87,27 @@ struct ProcStatus {
   bool store_bypass_open = false;           // Speculation_Store_Bypass: the thread could be restricted, and is not
   std::optional<bool> thp_enabled;          // 5.0
   uint64_t vm_locked_kib = 0, vm_size_kib = 0, vm_rss_kib = 0;
-  bool has_mm = false;            // false: zombie or kernel thread, no Vm lines
-  bool x86_shadow_stack = false;  // "shstk" in x86_Thread_features (6.6)
+  bool has_mm = false;              // false: zombie or kernel thread, no Vm lines
+  uint64_t voluntary_switches = 0;  // of the thread: how often it went to sleep
+  bool x86_shadow_stack = false;    // "shstk" in x86_Thread_features (6.6)
 };
 
 ProcStatus parse_status(std::string_view text);
+
+// /proc/PID/syscall: the call in which a task sleeps.
+struct ProcSyscall {
+  int64_t number = 0;
+  std::array<uint64_t, 6> args{};
+};
+// Nothing if it runs, or sleeps in no call.
+std::optional<ProcSyscall> parse_syscall(std::string_view text);
+
+// /proc/PID/sched.
+struct ProcSched {
+  uint64_t exec_start_ns = 0;       // of a task that sleeps: when it went to sleep, by the clock of its processor
+  uint64_t voluntary_switches = 0;  // how often it did
+};
+// Nothing if the kernel does not tell either.
+std::optional<ProcSched> parse_sched(std::string_view text);
 
 }  // namespace stasis

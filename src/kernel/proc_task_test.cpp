@@ -81,7 +81,7 @@ constexpr std::string_view status_text =
     "CapInh:\t0000000000000001\nCapPrm:\t000001ffffffffff\nCapEff:\t000001fffeffffff\nCapBnd:\t000001ffffffff0f\n"
     "CapAmb:\t0000000000000010\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n"
     "Speculation_Store_Bypass:\tthread vulnerable\nCpus_allowed:\t3\nx86_Thread_features:\tshstk wrss \n"
-    "x86_Thread_features_locked:\t\nnonvoluntary_ctxt_switches:\t0\n";
+    "x86_Thread_features_locked:\t\nvoluntary_ctxt_switches:\t77\nnonvoluntary_ctxt_switches:\t0\n";
 
 TEST(ParseStatus, EveryFieldLandsInItsPlace) {
   const ProcStatus s = parse_status(status_text);
@@ -124,6 +124,7 @@ TEST(ParseStatus, EveryFieldLandsInItsPlace) {
   EXPECT_EQ(s.seccomp, 2);
   EXPECT_EQ(s.seccomp_filters, 3u);
   EXPECT_TRUE(s.store_bypass_open);
+  EXPECT_EQ(s.voluntary_switches, 77u);
   EXPECT_TRUE(s.x86_shadow_stack);
 }
 
@@ -169,6 +170,31 @@ TEST(LiveTask, StatAndStatusOfThisProcessAgree) {
   EXPECT_EQ(static_cast<int>(status.threads), stat.num_threads);
   EXPECT_TRUE(status.has_mm);
   EXPECT_EQ(status.ns_pid.begin()[0], getpid());
+}
+
+TEST(ProcSyscall, NamesTheCallOfASleepingTask) {
+  const auto call =
+      parse_syscall("232 0x3 0x7ffc009bfac0 0x1 0x2710 0x0 0x7f263b4c7740 0x7ffc009bfab8 0x7f263b5d2ef3\n");
+  ASSERT_TRUE(call);
+  EXPECT_EQ(call->number, 232);
+  EXPECT_EQ(call->args[3], 0x2710u);
+  EXPECT_EQ(call->args[5], 0x7f263b4c7740u);
+  EXPECT_FALSE(parse_syscall("running\n"));
+  EXPECT_FALSE(parse_syscall("-1 0x7ffc009bfab8 0x7f263b5d2ef3\n"));
+  EXPECT_THROW(parse_syscall("232 0x3"), Error);
+}
+
+TEST(ProcSched, TellsWhenATaskWentToSleep) {
+  const auto sched = parse_sched(
+      "cat (444, #threads: 1)\n"
+      "-------------------------------------------------------------------\n"
+      "se.exec_start                                :       2162680.027371\n"
+      "nr_switches                                  :                    3\n"
+      "nr_voluntary_switches                        :                    2\n");
+  ASSERT_TRUE(sched);
+  EXPECT_EQ(sched->exec_start_ns, 2162680027371u);
+  EXPECT_EQ(sched->voluntary_switches, 2u);
+  EXPECT_FALSE(parse_sched("nr_voluntary_switches : 2\n"));
 }
 
 }  // namespace

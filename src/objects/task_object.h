@@ -68,6 +68,11 @@ struct LookView {
   const ProcStatus& status;  // of the thread
   ProcDir& proc;             // of the process; reading invalidates the text read before
   std::string who;           // "pid 42 (redis-server)", for errors
+  // How long the thread had waited in a call with a limit; nothing if it did not, or if nobody knows.
+  std::optional<uint64_t> waited_ns{};
+  // CLOCK_MONOTONIC as the image has it, in the time namespace of the task: times that are left count from there.
+  // Without it they count from when they were asked for.
+  std::optional<uint64_t> monotonic_ns{};
 };
 
 // A puppet thread that is about to become the saved one.
@@ -76,6 +81,10 @@ struct SettleView {
   pid_t pid = 0, tid = 0;              // as this program sees them
   pid_t inner_pid = 0, inner_tid = 0;  // as the task will see them
   std::string who;
+  // The clocks as the image has them, in the time namespace of the task: times that are left count from there. Nothing
+  // if the task has the clocks of the host.
+  std::optional<uint64_t> monotonic_ns{}, boottime_ns{};
+  uint64_t clocks_went_on_ns = 0;  // how far they have gone on since
 };
 
 // What no image can hold. The dump is refused, unless the user gave up this name; one of kLosses.

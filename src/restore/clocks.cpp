@@ -46,6 +46,16 @@ std::string text(const char* clock, Nanoseconds t) {
 
 }  // namespace
 
+uint64_t RestoredClocks::went_on_ns() const {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - since).count());
+}
+
+RestoredClocks restored_clocks(const pb::timens_entry& saved) {
+  return {.monotonic_ns = static_cast<uint64_t>(saved_time(saved.monotonic())),
+          .boottime_ns = static_cast<uint64_t>(saved_time(saved.boottime())),
+          .since = Clock::now()};
+}
+
 ClocksOfChildren::ClocksOfChildren(const pb::timens_entry& saved) {
   // Offsets count from the initial time namespace, wherever this program runs.
   ProcDir self(getpid());

@@ -3,8 +3,17 @@
 
 #include "base/fd.h"
 #include "proto/timens.pb.h"
+#include "tracee/stop.h"
 
 namespace stasis {
+
+// The clocks of the restored tasks: they read this at one moment of ours, and go on from there.
+struct RestoredClocks {
+  uint64_t monotonic_ns = 0, boottime_ns = 0;
+  Clock::time_point since;
+  uint64_t went_on_ns() const;
+};
+RestoredClocks restored_clocks(const pb::timens_entry& saved);
 
 // From construction on, children of the calling thread are born into a new time namespace in which CLOCK_MONOTONIC and
 // CLOCK_BOOTTIME read what `saved` says; the destructor puts the caller back. Throws FEATURE_MISSING, NO_PRIVILEGE.

@@ -167,6 +167,7 @@ class PlanReader {
       if (!core.has_thread_core()) throw Error(Reason::IMAGE_CORRUPT, "it has no thread part").object(image);
       t.states.decode(core, image);
       if (extension_) read_extension(p, t);
+      if (i == 0) p.task = p.states.get<TaskState>();
       if (const auto filter = t.states.get<Seccomp>().filter) t.filters = plan_.filters.chain(*filter);
     }
   }

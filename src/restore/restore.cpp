@@ -86,11 +86,16 @@ class Restore {
     tree_.emplace(plan_, options_, store_, *files_, waiter_);
     {
       std::optional<ClocksOfChildren> clocks;
-      if (plan_.clocks && options_.time_namespace) clocks.emplace(*plan_.clocks);
+      if (plan_.clocks && options_.time_namespace) {
+        clocks.emplace(*plan_.clocks);
+        clocks_ = restored_clocks(*plan_.clocks);
+      }
       tree_->build(options_.sibling);
     }
     check_interrupted();
     tree_->end_zombies();
+    tree_->stop_processes();
+    tree_->forget_child_signals();
     statistics_.forking_time_us = microseconds_since(begin);
     log_info("Made {} processes, {} pages filled, {} shared", plan_.processes.size(), tree_->pages_filled(),
              tree_->pages_shared());
@@ -122,8 +127,9 @@ class Restore {
       if (!options_.pidfile.empty()) unlinkat(options_.work_dir.get(), options_.pidfile.c_str(), 0);
     });
     const bool stop_all = options_.final_state == RestoreOptions::FinalState::stopped;
-    make_ready(*tree_, living_, options_, waiter_);
-    for (const PlannedProcess* p : living_) tree_->puppet(*p).set_stop_signal(stop_all ? SIGSTOP : p->task.stop_signal);
+    make_ready(*tree_, living_, options_, clocks_, waiter_);
+    for (const PlannedProcess* p : living_)
+      if (stop_all && p->task.stop_signal == 0) tree_->puppet(*p).set_stop_signal(SIGSTOP);
     remove_pidfile.dismiss();
   }
 
@@ -149,6 +155,7 @@ class Restore {
   std::optional<RestoredFiles> files_;
   std::optional<PuppetTree> tree_;
   std::optional<Foreground> foreground_;
+  std::optional<RestoredClocks> clocks_;
   pid_t root_ = 0;
 };
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "base/error.h"
@@ -24,8 +25,14 @@ namespace {
 // More than the calls for one descriptor and those behind the last one take.
 constexpr size_t kNextCallsBytes = 1024;
 
-SettleView view_of(const PlannedProcess& p, const PlannedThread& t, const RestoreOptions& options) {
-  return {options, p.pid, t.tid, p.pid, t.tid, p.describe()};
+SettleView view_of(const PlannedProcess& p, const PlannedThread& t, const RestoreOptions& options,
+                   const std::optional<RestoredClocks>& clocks = {}) {
+  SettleView view{options, p.pid, t.tid, p.pid, t.tid, p.describe()};
+  if (!clocks) return view;
+  view.monotonic_ns = clocks->monotonic_ns;
+  view.boottime_ns = clocks->boottime_ns;
+  view.clocks_went_on_ns = clocks->went_on_ns();
+  return view;
 }
 
 // A signal that the images do not hold as pending: reporting by it takes nothing out of a queue. The handler of the
@@ -153,19 +160,27 @@ void take_over_files(PuppetTree& tree, const PlannedProcess& p, Share share, int
   if (share.descriptors) batch.must(SYS_close_range, {channels.first_number(), channels.end_number() - 1, 0});
 }
 
-void load_final_state(Puppet& puppet, const PlannedProcess& p, StopWaiter& waiter) {
+void load_final_state(Puppet& puppet, const PlannedProcess& p, const std::optional<RestoredClocks>& clocks,
+                      StopWaiter& waiter) {
   const unsigned slots = puppet.host().area().slots();
+  uint64_t shared = pending_set(p.states.get<ProcessPendingSignals>());
   for (size_t i = 0; i < p.threads.size(); ++i) {
     Tracee& t = puppet.threads()[i];
     const ObjectStates& states = p.threads[i].states;
     CpuRegisters::State registers = states.get<CpuRegisters>();
-    if (const auto sleep = pending_sleep(registers))
+    const uint64_t blocked = states.get<SignalMask>().blocked;
+    const uint64_t own = pending_set(states.get<ThreadPendingSignals>());
+    if (const auto* handler = first_handler(own, shared, blocked, p.states.get<SignalActions>()))
+      interrupt_by_handler(registers, (handler->flags & SA_RESTART) != 0);
+    shared &= blocked;  // the first thread that is released takes the rest
+    if (auto sleep = pending_sleep(registers)) {
+      if (clocks) sleep->clocks_went_on_ns = clocks->went_on_ns();
       // The slot is free again as soon as the thread sleeps: the kernel has copied what it needs.
-      arch::set_call_number(
-          registers.general,
-          restart_sleep(puppet, t, i == 0 ? 0 : 1 + static_cast<unsigned>(i - 1) % (slots - 1), *sleep, waiter));
+      restart_sleep(puppet, t, i == 0 ? 0 : 1 + static_cast<unsigned>(i - 1) % (slots - 1), *sleep, registers.general,
+                    waiter);
+    }
     load_registers(registers, t);
-    t.set_own_signal_mask(states.get<SignalMask>().blocked);
+    t.set_own_signal_mask(blocked);
   }
 }
 
@@ -228,16 +243,17 @@ void settle(PuppetTree& tree, Processes processes, const RestoredFiles& files, c
     });
 }
 
-void make_ready(PuppetTree& tree, Processes processes, const RestoreOptions& options, StopWaiter& waiter) {
+void make_ready(PuppetTree& tree, Processes processes, const RestoreOptions& options,
+                const std::optional<RestoredClocks>& clocks, StopWaiter& waiter) {
   run_in_leaders(tree, processes, waiter, [&](const PlannedProcess& p, SyscallBatch& batch) {
-    const SettleView leader = view_of(p, p.threads.front(), options);
+    const SettleView leader = view_of(p, p.threads.front(), options, clocks);
     p.states.arm(leader, batch);
     p.threads.front().states.arm(leader, batch);
   });
   for (const PlannedProcess* p : processes) {
     run_in_threads(tree.puppet(*p), *p, waiter,
                    [&](const PlannedThread& t, SyscallBatch& batch) { t.states.arm(view_of(*p, t, options), batch); });
-    load_final_state(tree.puppet(*p), *p, waiter);
+    load_final_state(tree.puppet(*p), *p, clocks, waiter);
   }
   for (const PlannedProcess* p : processes) tree.puppet(*p).start_unmap();
   for (const PlannedProcess* p : processes) tree.puppet(*p).enter_unmap(waiter);

@@ -3,6 +3,7 @@
 
 #include <span>
 
+#include "restore/clocks.h"
 #include "restore/tree.h"
 
 namespace stasis {
@@ -19,6 +20,8 @@ void settle(PuppetTree& tree, Processes processes, const RestoredFiles& files, c
 
 // Timers armed, sleeping calls begun again, area unmapped, final registers in all threads. Afterwards the processes are
 // what they were, and stand still.
-void make_ready(PuppetTree& tree, Processes processes, const RestoreOptions& options, StopWaiter& waiter);
+// `clocks`: of the tasks; nothing if they are the host's.
+void make_ready(PuppetTree& tree, Processes processes, const RestoreOptions& options,
+                const std::optional<RestoredClocks>& clocks, StopWaiter& waiter);
 
 }  // namespace stasis

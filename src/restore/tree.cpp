@@ -387,7 +387,6 @@ void PuppetTree::advise_memory(PlannedProcess& p) {
 // ---- the dead, and threads -------------------------------------------------------------------------------
 
 void PuppetTree::end_zombies() {
-  std::set<const PlannedProcess*> parents;
   for (const auto& p : plan_.processes) {
     if (!p->zombie) continue;
     SyscallBatch name;
@@ -395,9 +394,24 @@ void PuppetTree::end_zombies() {
     name.must(SYS_prctl, {PR_SET_NAME, text});
     puppet(*p).run(name, waiter_);
     puppet(*p).die(static_cast<int>(p->task.exit_code), waiter_);
-    parents.insert(p->parent);
   }
-  // The signals of these deaths were seen long ago, or are among the saved pending ones.
+}
+
+void PuppetTree::stop_processes() {
+  for (const auto& p : plan_.processes) {
+    if (p->zombie || p->task.stop_signal == 0) continue;
+    puppet(*p).stop_by(p->task.stop_signal, waiter_);
+    if (!p->task.stop_collected || p->parent == nullptr) continue;
+    SyscallBatch batch;
+    batch.must(SYS_wait4, {p->pid, nullptr, WUNTRACED | WNOHANG, nullptr});
+    puppet(*p->parent).run(batch, waiter_);
+  }
+}
+
+void PuppetTree::forget_child_signals() {
+  std::set<const PlannedProcess*> parents;
+  for (const auto& p : plan_.processes)
+    if (p->parent != nullptr && (p->zombie || p->task.stop_signal != 0)) parents.insert(p->parent);
   for (const PlannedProcess* p : parents) {
     SyscallBatch batch;
     const BatchData set = batch.object(uint64_t{1} << (SIGCHLD - 1));

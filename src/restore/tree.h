@@ -32,8 +32,11 @@ class PuppetTree {
   // ones. `sibling`: the root is a child of this program's parent.
   void build(bool sibling);
   void clone_threads();
-  // Processes that are dead in the images die, and their parents are not told (O-53).
+  // Processes that are dead in the images die (O-53), and stopped ones stop; they go on running batches.
   void end_zombies();
+  void stop_processes();
+  // The signals of these deaths and stops were seen long ago, or are among the saved pending ones.
+  void forget_child_signals();
 
   Puppet& puppet(const PlannedProcess& p) { return *by_process_.at(&p); }
   std::span<const std::unique_ptr<Puppet>> puppets() const { return puppets_; }

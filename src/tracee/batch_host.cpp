@@ -56,12 +56,23 @@ void BatchHost::start(Tracee& thread, unsigned slot, const SyscallBatch& batch) 
 
 void BatchHost::finish(Tracee& thread, unsigned slot, SyscallBatch& batch, StopWaiter& waiter) {
   thread.await_report(waiter, report_, area_.reported(), Clock::now() + kPatience);
+  collect(slot, batch);
+  throw_if_failed(batch, thread.describe());
+}
+
+bool BatchHost::interrupt(Tracee& thread, unsigned slot, SyscallBatch& batch, StopWaiter& waiter) {
+  thread.interrupt();
+  if (!thread.await_report_or_interrupt(waiter, report_, area_.reported(), Clock::now() + kPatience)) return false;
+  collect(slot, batch);
+  return true;
+}
+
+void BatchHost::collect(unsigned slot, SyscallBatch& batch) {
   const size_t skip = batch.entries_offset();
   scratch_.resize(batch.size() - skip);
   const int err = process_vm_read_all(pid_, area_.batch(slot) + skip, scratch_.data(), scratch_.size());
   if (err != 0) throw Error(Reason::TRACEE_LOST, "its batch area cannot be read").object(describe()).error_number(-err);
   batch.take_results(scratch_);
-  throw_if_failed(batch, thread.describe());
 }
 
 void BatchHost::run(Tracee& thread, unsigned slot, SyscallBatch& batch, StopWaiter& waiter) {

@@ -29,12 +29,16 @@ class BatchHost {
   // Waits for it and takes the results. Throws BATCH_CALL_FAILED naming call, arguments and errno when a call that must
   // succeed failed.
   void finish(Tracee& thread, unsigned slot, SyscallBatch& batch, StopWaiter& waiter);
+  // Interrupts a started batch. True if it has run to its end, and its results are taken (failures are the caller's);
+  // false if the thread stands somewhere in it.
+  bool interrupt(Tracee& thread, unsigned slot, SyscallBatch& batch, StopWaiter& waiter);
   void run(Tracee& thread, unsigned slot, SyscallBatch& batch, StopWaiter& waiter);
 
   // How long a batch may take before the task counts as lost.
   static constexpr std::chrono::seconds kPatience{20};
 
  private:
+  void collect(unsigned slot, SyscallBatch& batch);
   pid_t pid_ = 0;
   std::string name_;
   BatchArea area_;

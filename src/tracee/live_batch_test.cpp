@@ -150,6 +150,28 @@ TEST(LiveBatch, ManyCallsInOneBatch) {
   for (const auto& c : calls) ASSERT_EQ(batch.result(c), getuid());
 }
 
+TEST(LiveBatch, AnInterruptLeavesNoReportPending) {
+  Victim victim(count_for_ever);
+  Loan loan(victim.pid());
+  loan.open();
+  int interrupted = 0;
+  for (int round = 0; round < 300; ++round) {
+    SyscallBatch batch;
+    const timespec pause{.tv_sec = 0, .tv_nsec = round % 3 == 0 ? 0 : round * 1000};
+    const auto slept = batch.call(SYS_nanosleep, {batch.object(pause), 0});
+    loan.host().start(loan.leader(), 0, batch);
+    if (!loan.host().interrupt(loan.leader(), 0, batch, loan.waiter())) {
+      ++interrupted;
+      loan.leader().resume();
+      loan.host().finish(loan.leader(), 0, batch, loan.waiter());
+    }
+    ASSERT_EQ(batch.result(slept), 0);
+    const ProcStatus status = status_of(victim.pid());
+    ASSERT_EQ(status.sig_pending | status.shared_pending, 0U) << "round " << round;
+  }
+  EXPECT_GT(interrupted, 0);
+}
+
 // ---- threads ---------------------------------------------------------------------------------------------
 
 TEST(LiveBatch, RunsInTwentyThreadsAtOnce) {

@@ -302,6 +302,13 @@ void Puppet::finish_unmap(StopWaiter& waiter) {
   leader().give_back();
 }
 
+void Puppet::stop_by(int signal, StopWaiter& waiter) {
+  const auto deadline = Clock::now() + BatchHost::kPatience;
+  if (!leader().stop_by(signal, waiter, deadline) && !leader().stop_by(SIGSTOP, waiter, deadline))
+    throw Error(Reason::RESTORE_CALL_FAILED, "a process that is stopped in the images does not stop")
+        .object(leader().describe());
+}
+
 void Puppet::die(int wait_status, StopWaiter& waiter) {
   if (WIFEXITED(wait_status)) {
     SyscallBatch batch;

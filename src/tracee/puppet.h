@@ -94,6 +94,8 @@ class Puppet {
   void enter_unmap(StopWaiter& waiter);
   void finish_unmap(StopWaiter& waiter);
 
+  // Makes it a stopped process, by `signal` or, where that stops nothing here, by SIGSTOP: before there are threads.
+  void stop_by(int signal, StopWaiter& waiter);
   // Ends with a wait(2) status (without the core dump bit) and stays a zombie of its parent.
   void die(int wait_status, StopWaiter& waiter);
 

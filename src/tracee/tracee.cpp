@@ -105,6 +105,7 @@ Tracee& Tracee::operator=(Tracee&& other) noexcept {
   options_ = other.options_;
   group_stop_signal_ = other.group_stop_signal_;
   has_own_ = other.has_own_;
+  own_differs_ = other.own_differs_;
   own_ = other.own_;
   own_mask_ = other.own_mask_;
   postponed_signal_ = other.postponed_signal_;
@@ -179,6 +180,8 @@ bool Tracee::await_stop(StopWaiter& waiter, Clock::time_point deadline) {
 
 void Tracee::save_own_state() {
   own_ = current_registers();
+  // A thread that is stopped by a signal sees that EINTR without us as well.
+  own_differs_ = group_stop_signal_ == 0 && arch::restart_failed_wait(own_);
   if (request(uapi::ptrace_getsigmask, tid_, sizeof own_mask_, &own_mask_) != 0)
     throw Error(Reason::TASK_VANISHED, "its signal mask cannot be read").object(describe()).error_number(errno);
   has_own_ = true;
@@ -279,6 +282,11 @@ void Tracee::start(ReportSignal report) {
 }
 
 void Tracee::await_report(StopWaiter& waiter, ReportSignal report, uint64_t reported, Clock::time_point deadline) {
+  while (!await_report_or_interrupt(waiter, report, reported, deadline)) continue_with(0);
+}
+
+bool Tracee::await_report_or_interrupt(StopWaiter& waiter, ReportSignal report, uint64_t reported,
+                                       Clock::time_point deadline) {
   for (;;) {
     const auto status = waiter.wait(tid_, deadline, false);
     if (!status)
@@ -304,8 +312,10 @@ void Tracee::await_report(StopWaiter& waiter, ReportSignal report, uint64_t repo
       }
       syscall_stop_ = syscall_stop;
       stepping_ = false;
-      return;
+      return true;
     }
+    // Behind the report its signal is still to come: it must not stay pending.
+    if (status->event_stop() && arch::instruction_pointer(current_registers()) != reported) return false;
     const bool signal = status->event() == 0 && !syscall_stop;
     if (signal && mask_is_own_ && status->signal() != SIGSTOP && status->signal() != report.number) {
       // Blocked now, the kernel puts it back where it came from (ptrace_signal in kernel/signal.c).
@@ -350,7 +360,45 @@ void Tracee::give_back() {
   // Released from a signal or event stop, the kernel restarts an interrupted call; from a call's exit it does not.
   if (syscall_stop_) arch::rewind_interrupted_call(regs);
   load(regs);
-  borrowed_ = false;
+  borrowed_ = own_differs_ = false;
+}
+
+// A thread that was stopped, and is let go before anybody has looked at it.
+void Tracee::repair_failed_wait() {
+  try {
+    if (!has_own_) {
+      own_ = current_registers();
+      own_differs_ = group_stop_signal_ == 0 && arch::restart_failed_wait(own_);
+    }
+    if (own_differs_) load(own_);
+  } catch (const Error& e) {
+    // Killed meanwhile: the detach tells.
+    log_debug("{}", e.what());
+  }
+}
+
+bool Tracee::stop_by(int signal, StopWaiter& waiter, Clock::time_point deadline) {
+  uint64_t mask = 0;  // its own, or that of a batch
+  if (request(uapi::ptrace_getsigmask, tid_, sizeof mask, &mask) != 0)
+    throw Error(Reason::TASK_VANISHED, "its signal mask cannot be read").object(describe()).error_number(errno);
+  load_mask(~bit(signal));
+  tgkill(tgid_, tid_, signal);
+  continue_with(0);
+  for (;;) {
+    const auto status = waiter.wait(tid_, deadline, false);
+    if (!status) throw Error(Reason::TRACEE_LOST, "it did not stop by a signal in time").object(describe());
+    if (!status->stopped()) vanished(*status);
+    stopped_ = true;
+    if (status->event_stop()) {
+      group_stop_signal_ = status->signal() == SIGTRAP ? 0 : status->signal();
+      load_mask(mask);
+      return group_stop_signal_ != 0;
+    }
+    const bool arrived = status->event() == 0 && status->signal() == signal;
+    // If it is ignored after all, the thread must stop again before its next instruction.
+    if (arrived) interrupt();
+    continue_with(arrived ? signal : 0);
+  }
 }
 
 void Tracee::end_by(int signal) {
@@ -382,11 +430,14 @@ void Tracee::detach() {
       if (!stopped_) continue_with(status->event() == 0 ? status->signal() : 0);
     }
   }
-  if (borrowed_ && has_own_) give_back();
+  if (borrowed_ && has_own_)
+    give_back();
+  else if (!borrowed_)
+    repair_failed_wait();
   if (request(PTRACE_DETACH, tid, 0, static_cast<uint64_t>(arrived)) != 0 && errno != ESRCH)
     throw Error(Reason::TRACEE_LOST, "it cannot be detached").object(describe()).error_number(errno);
   tid_ = 0;
-  if (postponed_signal_ != 0) tgkill(tgid_, tid, postponed_signal_);
+  if (postponed_signal_ != 0) kill(tgid_, postponed_signal_);
 }
 
 }  // namespace stasis

@@ -71,7 +71,8 @@ class Tracee {
   // Lets a stopped thread run on in its own code (for healing threads of a dead controller).
   void resume();
 
-  // Reads registers and signal mask of the stopped thread; they are put back at release.
+  // Reads registers and signal mask of the stopped thread; they are put back at release. A wait that has failed with
+  // EINTR because of this stop alone is to go on (arch::restart_failed_wait()).
   void save_own_state();
   const arch::Registers& own_registers() const { return own_; }
   uint64_t own_signal_mask() const { return own_mask_; }
@@ -92,6 +93,9 @@ class Tracee {
   // Continues it until it stops right behind its report, at `reported`. Throws TASK_VANISHED, TRACEE_LOST.
   void start(ReportSignal report);
   void await_report(StopWaiter& waiter, ReportSignal report, uint64_t reported, Clock::time_point deadline);
+  // The same for a thread that was told to interrupt(): false if it stands in front of its report.
+  bool await_report_or_interrupt(StopWaiter& waiter, ReportSignal report, uint64_t reported,
+                                 Clock::time_point deadline);
   arch::Registers current_registers() const;
   // Runs the thread to its next system call stop: at the entry of a call, then at the exit.
   void start_step();
@@ -100,6 +104,10 @@ class Tracee {
   void give_back();
   bool borrowed() const { return borrowed_; }
 
+  // Stops the process as by a signal, whose handler is the default one (as in a stub); this is its only thread. It can
+  // run batches as before, and is stopped when it is let go. False if the signal has no such effect: that of a terminal
+  // in an orphaned process group.
+  bool stop_by(int signal, StopWaiter& waiter, Clock::time_point deadline);
   // Continues a thread that stands behind its report with a deadly signal, as if that had arrived.
   void end_by(int signal);
   // Lets it go: running, or stopped by `signal` as a detaching stop.
@@ -111,6 +119,7 @@ class Tracee {
   Tracee(pid_t tgid, pid_t tid, unsigned options)
       : tgid_(tgid), tid_(tid), inner_tgid_(tgid), inner_tid_(tid), options_(options) {}
   void load(const arch::Registers& regs);
+  void repair_failed_wait();
   void load_mask(uint64_t mask);
   void block_all(ReportSignal report);
   bool signal_is_due() const;
@@ -128,9 +137,10 @@ class Tracee {
   bool mask_is_own_ = false;  // borrowed, with its own signal mask
   unsigned options_ = 0;
   bool has_own_ = false;
+  bool own_differs_ = false;  // from what the kernel holds: to be loaded, even if nothing was run
   arch::Registers own_{};
   uint64_t own_mask_ = 0;
-  // A stop signal met in the middle of a batch: sent again at release.
+  // A stop signal met in the middle of a batch: sent again at release, to the process, as nearly all are.
   int postponed_signal_ = 0;
 };
 

@@ -40,9 +40,9 @@ ENTRIES = (
     _entry("shared_objects"), _entry("memfd"), _entry("memfd_program"), _entry("hugetlb"),
     # vdso, cpu state, threads
     _entry("vdso_calls"), _entry("vdso_gone"), _entry("fpu"), _entry("fpu_initial"), _entry("rseq"), _entry("threads", modes=STOPPABLE), _entry("futex_wait"), _entry("blocked_read"),
-    _entry("sleep_restart", replays=False), _entry("busy_loop"), _entry("heartbeat20", replays=False),
+    _entry("sleep_restart", replays=False), _entry("interrupted_calls", replays=False), _honest("interrupted_files"), _entry("busy_loop"), _entry("heartbeat20", replays=False),
     # signals, timers
-    _entry("sigactions"), _entry("sigpending"), _entry("altstack_on"), _entry("itimers"), _entry("stopped_child"),
+    _entry("sigactions"), _entry("sigpending"), _entry("sigpending_limit"), _entry("signal_to_blocked"), _entry("posix_timers", replays=False), _entry("altstack_on"), _entry("itimers"), _entry("stopped_child"),
     # the task
     _entry("names_mm"), _entry("fsinfo"), _entry("creds"), _entry("creds_threads"), _entry("creds_setuid"), _entry("rlimits"), _entry("nice_sched"), _entry("task_flags"),
     _entry("thread_attributes"), _entry("process_attributes"), _entry("sched_deadline"),
@@ -63,6 +63,6 @@ ENTRIES = (
     _refused("refuse_secretmem", "UNSUPPORTED_MAPPING"), _refused("refuse_userfaultfd", "UNSUPPORTED_MAPPING|UNSUPPORTED_FILE"),
     _refused("refuse_seccomp_notify", "UNSUPPORTED_STATE"),
     _honest("refuse_unix_socket"), _honest("refuse_tcp_listen"), _honest("refuse_deleted_file"),
-    _honest("refuse_namespace"), _honest("refuse_event_files"), _honest("refuse_posix_timer"),
+    _honest("refuse_namespace"), _honest("refuse_event_files"), _refused("refuse_thread_timer", "UNSUPPORTED_STATE"),
 )
 BY_NAME = {entry.name: entry for entry in ENTRIES}

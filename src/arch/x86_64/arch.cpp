@@ -75,6 +75,48 @@ void fail_interrupted_call(Registers& regs) {
   regs.orig_rax = ~uint64_t{0};
 }
 
+void finish_rewound_call(Registers& regs, int64_t result) {
+  regs.rip += kCallInstructionBytes;
+  regs.rax = static_cast<uint64_t>(result);
+  regs.orig_rax = ~uint64_t{0};
+}
+
+bool restart_failed_wait(Registers& regs) {
+  if (static_cast<int64_t>(regs.rax) != -EINTR) return false;
+  switch (regs.orig_rax) {
+    // They give nothing away before they wait, and fail with EINTR only if they have nothing to report.
+    case __NR_epoll_wait:
+    case __NR_epoll_pwait:
+    case __NR_epoll_pwait2:
+    case __NR_semop:
+    case __NR_semtimedop:
+    case __NR_rt_sigtimedwait:
+    case __NR_io_getevents:
+    // With a timeout that cannot be written back.
+    case __NR_select:
+    case __NR_pselect6:
+    case __NR_ppoll:
+    // On sockets with SO_RCVTIMEO or SO_SNDTIMEO.
+    case __NR_read:
+    case __NR_readv:
+    case __NR_write:
+    case __NR_writev:
+    case __NR_recvfrom:
+    case __NR_recvmsg:
+    case __NR_recvmmsg:
+    case __NR_sendto:
+    case __NR_sendmsg:
+    case __NR_sendmmsg:
+    case __NR_accept:
+    case __NR_accept4:
+    case __NR_connect:
+      regs.rax = static_cast<uint64_t>(kRestartNoHand);
+      return true;
+    default:
+      return false;
+  }
+}
+
 // ---- syscall batches -------------------------------------------------------------------------------------
 
 std::span<const std::byte> batch_loop() {

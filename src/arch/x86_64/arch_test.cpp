@@ -212,5 +212,32 @@ TEST(ExtendedState, HasTheSizeThatPtraceReturns) {
   EXPECT_EQ(extended_state_size(), *size);
 }
 
+TEST(FailedWait, IsMadeAgainByTheKernel) {
+  for (long number : {SYS_epoll_wait, SYS_semop, SYS_rt_sigtimedwait, SYS_recvfrom}) {
+    Registers r = stopped_in_call(static_cast<uint64_t>(number), -EINTR);
+    EXPECT_TRUE(restart_failed_wait(r)) << number;
+    EXPECT_EQ(interrupted_call(r), Interrupted::restart) << number;
+    EXPECT_EQ(r.rip, 0x401000u);
+  }
+}
+
+TEST(FailedWait, IsNotACallThatHasDoneSomething) {
+  Registers r = stopped_in_call(SYS_close, -EINTR);
+  EXPECT_FALSE(restart_failed_wait(r));
+  r = stopped_in_call(SYS_epoll_wait, 1);
+  EXPECT_FALSE(restart_failed_wait(r));
+  r = stopped_in_call(~uint64_t{0}, -EINTR);
+  EXPECT_FALSE(restart_failed_wait(r)) << "the EINTR of the program itself";
+}
+
+TEST(Rewind, IsTakenBackWithAResult) {
+  Registers r = stopped_in_call(SYS_nanosleep, kRestartBlock);
+  rewind_interrupted_call(r);
+  finish_rewound_call(r, -EINTR);
+  EXPECT_EQ(r.rip, 0x401000u);
+  EXPECT_EQ(r.rax, static_cast<uint64_t>(-EINTR));
+  EXPECT_EQ(interrupted_call(r), Interrupted::no);
+}
+
 }  // namespace
 }  // namespace stasis::arch

@@ -36,6 +36,27 @@ inline uint64_t call_argument(const Registers& r, int n) {
       return r.r9;
   }
 }
+inline void set_call_argument(Registers& r, int n, uint64_t v) {
+  switch (n) {
+    case 0:
+      r.rdi = v;
+      break;
+    case 1:
+      r.rsi = v;
+      break;
+    case 2:
+      r.rdx = v;
+      break;
+    case 3:
+      r.r10 = v;
+      break;
+    case 4:
+      r.r8 = v;
+      break;
+    default:
+      r.r9 = v;
+  }
+}
 // For registers that stand at a call instruction: which call it makes.
 inline void set_call_number(Registers& r, uint64_t number) {
   r.rax = number;

@@ -56,27 +56,40 @@ void IntervalTimers::decode(const pb::core_entry& core, State& state) {
 
 namespace {
 
+constexpr uint64_t kSecond_us = 1'000'000;
+
+Timer with_left(Timer timer, uint64_t left_us) {
+  timer.value_s = left_us / kSecond_us;
+  timer.value_us = left_us % kSecond_us;
+  return timer;
+}
+
 // The kernel adds a tick when a timer of CPU time is armed (set_cpu_itimer()): without this it would gain one at every
 // restore. The tick is the resolution of the coarse clocks.
-Timer without_added_tick(Timer timer) {
+Timer without_added_tick(const Timer& timer) {
   timespec tick{};
   clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
   const uint64_t tick_us = static_cast<uint64_t>(tick.tv_nsec) / 1000;
-  const uint64_t left_us = timer.value_s * 1'000'000 + timer.value_us;
-  const uint64_t armed_us = left_us > tick_us ? left_us - tick_us : 1;  // 0 would disarm it
-  timer.value_s = armed_us / 1'000'000;
-  timer.value_us = armed_us % 1'000'000;
-  return timer;
+  const uint64_t left_us = timer.value_s * kSecond_us + timer.value_us;
+  return with_left(timer, left_us > tick_us ? left_us - tick_us : 1);  // 0 would disarm it
+}
+
+Timer at_restore(const Timer& timer, const SettleView& view) {
+  constexpr uint64_t kMost_s = uint64_t{1} << 33;
+  if (timer.value_s >= kMost_s) return timer;
+  const uint64_t left_us = timer.value_s * kSecond_us + timer.value_us, went_on_us = view.clocks_went_on_ns / 1000;
+  return with_left(timer, left_us > went_on_us ? left_us - went_on_us : 1);
 }
 
 }  // namespace
 
-void IntervalTimers::arm(const State& state, const SettleView&, SyscallBatch& batch) {
+void IntervalTimers::arm(const State& state, const SettleView& view, SyscallBatch& batch) {
   for (size_t which = 0; which < state.timers.size(); ++which) {
-    const Timer timer = which == ITIMER_REAL || (state.timers[which].value_s | state.timers[which].value_us) == 0
-                            ? state.timers[which]
-                            : without_added_tick(state.timers[which]);
-    if ((timer.value_s | timer.value_us) != 0) batch.must(SYS_setitimer, {which, batch.object(timer), nullptr});
+    const Timer& saved = state.timers[which];
+    if ((saved.value_s | saved.value_us) == 0) continue;
+    // CPU time stood still.
+    const Timer timer = which == ITIMER_REAL ? at_restore(saved, view) : without_added_tick(saved);
+    batch.must(SYS_setitimer, {which, batch.object(timer), nullptr});
   }
 }
 

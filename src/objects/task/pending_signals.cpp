@@ -46,6 +46,22 @@ std::vector<siginfo_t> decode_queue(const pb::signal_queue_entry& in) {
 
 }  // namespace
 
+const KernelSigaction* first_handler(uint64_t own_pending, uint64_t shared_pending, uint64_t blocked,
+                                     const SignalActions::State& actions) {
+  constexpr uint64_t kIgnoredByDefault = bit(SIGCHLD) | bit(SIGURG) | bit(SIGWINCH) | bit(SIGCONT);
+  // The order of dequeue_signal() in the kernel, in each set the synchronous ones first.
+  constexpr uint64_t kSynchronous = bit(SIGSEGV) | bit(SIGBUS) | bit(SIGILL) | bit(SIGTRAP) | bit(SIGFPE) | bit(SIGSYS);
+  for (uint64_t set : {own_pending & kSynchronous, own_pending, shared_pending & kSynchronous, shared_pending})
+    for (uint64_t left = set & ~blocked; left != 0; left &= left - 1) {
+      const int signal = __builtin_ctzll(left) + 1;
+      const KernelSigaction& action = actions.actions[static_cast<size_t>(signal - 1)];
+      if (action.handler == reinterpret_cast<uint64_t>(SIG_IGN)) continue;
+      if (action.handler != reinterpret_cast<uint64_t>(SIG_DFL)) return &action;
+      if ((kIgnoredByDefault & bit(signal)) == 0) return nullptr;
+    }
+  return nullptr;
+}
+
 uint64_t pending_set(const ThreadPendingSignals::State& state) {
   uint64_t set = 0;
   for (const siginfo_t& info : state.queue) set |= bit(info.si_signo);

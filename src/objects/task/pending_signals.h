@@ -8,6 +8,7 @@
 
 #include <vector>
 
+#include "objects/task/signal_actions.h"
 #include "objects/task_object.h"
 
 namespace stasis {
@@ -33,6 +34,11 @@ struct ProcessPendingSignals {
   static void decode(const pb::core_entry& core, State& state);
   static void settle(const State& state, const SettleView& view, SyscallBatch& batch);
 };
+
+// The handler that runs first when a thread with these pending sets is released; null if none does, or if the process
+// ends or stops before.
+const KernelSigaction* first_handler(uint64_t own_pending, uint64_t shared_pending, uint64_t blocked,
+                                     const SignalActions::State& actions);
 
 // The set of the signals in a queue, bit n-1 for signal n.
 uint64_t pending_set(const ThreadPendingSignals::State& state);

@@ -35,5 +35,21 @@ TEST(PendingSignals, RefuseNonsense) {
   EXPECT_REASON(Reason::IMAGE_CORRUPT, round_trip<ThreadPendingSignals>({.queue = {signal_info(65, 0)}}));
 }
 
+TEST(FirstHandler, IsThatOfTheSignalThatTheKernelTakesFirst) {
+  const auto set = [](int signal) { return uint64_t{1} << (signal - 1); };
+  SignalActions::State actions;
+  const auto handler = [&](int signal) -> KernelSigaction& { return actions.actions[static_cast<size_t>(signal - 1)]; };
+  for (int signal : {SIGUSR1, SIGUSR2, SIGSEGV, SIGHUP})
+    handler(signal).handler = 0x1000 + static_cast<unsigned>(signal);
+  handler(SIGALRM).handler = 1;  // SIG_IGN
+
+  EXPECT_EQ(first_handler(0, 0, 0, actions), nullptr);
+  EXPECT_EQ(first_handler(set(SIGUSR2), set(SIGUSR1), 0, actions), &handler(SIGUSR2)) << "its own come first";
+  EXPECT_EQ(first_handler(set(SIGUSR2), set(SIGUSR1), set(SIGUSR2), actions), &handler(SIGUSR1)) << "blocked";
+  EXPECT_EQ(first_handler(0, set(SIGHUP) | set(SIGSEGV), 0, actions), &handler(SIGSEGV)) << "synchronous ones first";
+  EXPECT_EQ(first_handler(set(SIGALRM) | set(SIGCHLD), set(SIGUSR2), 0, actions), &handler(SIGUSR2)) << "ignored";
+  EXPECT_EQ(first_handler(set(SIGTERM), set(SIGUSR2), 0, actions), nullptr) << "it ends before";
+}
+
 }  // namespace
 }  // namespace stasis

@@ -28,6 +28,7 @@ struct KernelSigevent {
 };
 static_assert(sizeof(KernelSigevent) == 64);
 
+constexpr uint64_t kSecond_ns = 1'000'000'000;
 constexpr int kThreadCpuClock = -2;  // as /proc shows CLOCK_THREAD_CPUTIME_ID
 
 int notify_of(const PosixTimer& timer) {
@@ -77,19 +78,27 @@ void PosixTimers::look(const LookView& view, State& state) {
   std::sort(state.timers.begin(), state.timers.end(), [](const Timer& a, const Timer& b) { return a.id < b.id; });
 }
 
-void PosixTimers::ask(const LookView&, SyscallBatch& batch, Ask& ask, State& state) {
+void PosixTimers::ask(const LookView& view, SyscallBatch& batch, Ask& ask, State& state) {
   ask.timers.reserve(state.timers.size());
+  ask.monotonic_ns = view.monotonic_ns;
   for (const Timer& timer : state.timers) {
-    const BatchData times = batch.space(sizeof(Times));
+    const BatchData times = batch.space(sizeof(Times)), now = batch.space(sizeof(timespec));
     batch.must(SYS_timer_gettime, {timer.id, times});
-    ask.timers.push_back({.times = times, .overrun = batch.must(SYS_timer_getoverrun, {timer.id})});
+    // Afterwards: whatever comes in between makes it late, never early.
+    batch.must(SYS_clock_gettime, {CLOCK_MONOTONIC, now});
+    ask.timers.push_back({.times = times, .now = now, .overrun = batch.must(SYS_timer_getoverrun, {timer.id})});
   }
 }
 
 void PosixTimers::answer(const SyscallBatch& batch, const Ask& ask, State& state) {
   for (size_t i = 0; i < state.timers.size(); ++i) {
-    state.timers[i].times = batch.value<Times>(ask.timers[i].times);
-    state.timers[i].overrun = static_cast<uint32_t>(batch.result(ask.timers[i].overrun));
+    Timer& timer = state.timers[i];
+    timer.times = batch.value<Times>(ask.timers[i].times);
+    timer.overrun = static_cast<uint32_t>(batch.result(ask.timers[i].overrun));
+    if (!ask.monotonic_ns || !timer.times.runs() || timer.measures_cpu_time()) continue;
+    const auto now = batch.value<timespec>(ask.timers[i].now);
+    const uint64_t now_ns = static_cast<uint64_t>(now.tv_sec) * kSecond_ns + static_cast<uint64_t>(now.tv_nsec);
+    if (now_ns > *ask.monotonic_ns) timer.times.set_left_ns(timer.times.left_ns() + now_ns - *ask.monotonic_ns);
   }
 }
 
@@ -111,9 +120,9 @@ void PosixTimers::encode(const State& state, pb::core_entry& core) {
 }
 
 void PosixTimers::decode(const pb::core_entry& core, State& state) {
-  constexpr uint64_t kNanoseconds = 1'000'000'000;
+  constexpr uint64_t kLongest_s = INT64_MAX / kSecond_ns;  // of the kernel
   for (const pb::posix_timer_entry& in : core.tc().timers().posix()) {
-    if (in.insec() >= kNanoseconds || in.vnsec() >= kNanoseconds || in.si_signo() > 64 ||
+    if (in.insec() >= kSecond_ns || in.vnsec() >= kSecond_ns || in.vsec() > kLongest_s || in.si_signo() > 64 ||
         static_cast<int>(in.it_id()) < 0)
       throw Error(Reason::IMAGE_CORRUPT, "a POSIX timer makes no sense");
     state.timers.push_back(
@@ -163,10 +172,21 @@ void PosixTimers::settle(const State& state, const SettleView&, SyscallBatch& ba
   create_posix_timers(state, kernel_takes_timer_ids(), batch);
 }
 
-void PosixTimers::arm(const State& state, const SettleView&, SyscallBatch& batch) {
-  for (const Timer& timer : state.timers)
-    if ((timer.times.value_s | timer.times.value_ns) != 0)
-      batch.must(SYS_timer_settime, {timer.id, 0, batch.object(timer.times), nullptr});
+void PosixTimers::arm(const State& state, const SettleView& view, SyscallBatch& batch) {
+  for (const Timer& timer : state.timers) {
+    Times times = timer.times;
+    if (!times.runs()) continue;
+    const auto& clock = timer.clock_id == CLOCK_MONOTONIC  ? view.monotonic_ns
+                        : timer.clock_id == CLOCK_BOOTTIME ? view.boottime_ns
+                                                           : std::nullopt;
+    // Exact, however long this batch takes to run. A timer of the real-time clock would become one that is set back
+    // with it.
+    if (clock)
+      times.set_left_ns(*clock + times.left_ns());
+    else if (!timer.measures_cpu_time())  // which stood still
+      times.set_left_ns(std::max<uint64_t>(times.left_ns(), view.clocks_went_on_ns + 1) - view.clocks_went_on_ns);
+    batch.must(SYS_timer_settime, {timer.id, clock ? TIMER_ABSTIME : 0, batch.object(times), nullptr});
+  }
 }
 
 }  // namespace stasis

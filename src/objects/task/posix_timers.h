@@ -14,6 +14,9 @@ struct PosixTimers {
   static constexpr const char* proc_files[] = {"timers"};
   struct Times {  // struct itimerspec of a 64-bit machine
     uint64_t interval_s = 0, interval_ns = 0, value_s = 0, value_ns = 0;
+    bool runs() const { return (value_s | value_ns) != 0; }
+    uint64_t left_ns() const { return value_s * 1'000'000'000 + value_ns; }
+    void set_left_ns(uint64_t ns) { value_s = ns / 1'000'000'000, value_ns = ns % 1'000'000'000; }
   };
   struct Timer {
     int id = 0;
@@ -24,16 +27,18 @@ struct PosixTimers {
     int thread = 0;  // for SIGEV_THREAD_ID: the receiver, as the task knows it
     uint32_t overrun = 0;
     Times times;
+    bool measures_cpu_time() const { return clock_id < 0; }  // as /proc shows these clocks
   };
   struct State {
     std::vector<Timer> timers;  // by ascending id
   };
   struct Ask {
     struct One {
-      BatchData times;
+      BatchData times, now;  // `now`: struct timespec
       SyscallBatch::Call overrun;
     };
     std::vector<One> timers;
+    std::optional<uint64_t> monotonic_ns;  // as the image has it
   };
   static void look(const LookView& view, State& state);
   static void ask(const LookView& view, SyscallBatch& batch, Ask& ask, State& state);

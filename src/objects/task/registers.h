@@ -24,6 +24,9 @@ struct CpuRegisters {
     // call that sleeps for a relative time keeps its number: see pending_sleep().
     arch::Registers general{};
     std::vector<std::byte> extended;  // as ptrace transfers them on this CPU
+    // The kernel's restart code of a call that was rewound (512 to 514); 0: none was, or nobody knows.
+    uint32_t restart_code = 0;
+    std::optional<uint64_t> wait_left_ns;  // of the call that pending_sleep() tells
   };
   static void prepare();
   // The thread is stopped where its own code stopped; the registers that Tracee keeps are right.
@@ -36,8 +39,10 @@ struct CpuRegisters {
   static void settle(const State& state, const SettleView& view, SyscallBatch& batch);
 };
 
-// The registers of a stopped thread in the form that State has. `memory_of`: the process, to look at its code.
-arch::Registers registers_to_save(const arch::Registers& own, pid_t memory_of);
+// The general registers of a stopped thread in the form that State has, and what its interrupted call needs.
+// `memory_of`: the process, to look at its code and at limits of time; `waited_ns`: as in LookView.
+void save_registers(const arch::Registers& own, pid_t memory_of, std::optional<uint64_t> waited_ns,
+                    CpuRegisters::State& state);
 
 // A system call that slept for a relative time. Its restart block exists in the kernel only: the restore starts the
 // call again in the thread itself and interrupts it (O-65); then the saved registers go on with it. If nobody does, or
@@ -46,8 +51,14 @@ struct SleepRestart {
   uint64_t number = 0;
   uint64_t args[6] = {};
   bool known = false;  // false: `number` says only that a restart was interrupted again
+  std::optional<uint64_t> left_ns;
+  uint64_t clocks_went_on_ns = 0;  // as in SettleView
 };
 std::optional<SleepRestart> pending_sleep(const CpuRegisters::State& state);
+
+// A signal handler is the first that runs when the thread is released: does to an interrupted call what the kernel then
+// does to it (signal(7), "Interruption of system calls").
+void interrupt_by_handler(CpuRegisters::State& state, bool handler_restarts);
 
 // Makes them the ones that the stopped thread is released with.
 void load_registers(const CpuRegisters::State& state, Tracee& thread);

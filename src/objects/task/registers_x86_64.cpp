@@ -2,11 +2,14 @@
 #include <fmt/format.h>
 #include <linux/futex.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "base/error.h"
 #include "kernel/process.h"
 #include "objects/task/registers.h"
+#include "objects/task/timed_call.h"
 #include "objects/task/xsave_x86_64.h"
 
 namespace stasis {
@@ -17,13 +20,17 @@ using arch::Registers;
 
 // The calls that end with -ERESTART_RESTARTBLOCK when they are interrupted (kernel/futex/waitwake.c,
 // kernel/time/hrtimer.c, kernel/time/posix-timers.c, fs/select.c).
+constexpr uint64_t kFutexWait = 455;  // futex_wait(2), Linux 6.7
+
 bool can_have_restart_block(uint64_t number) {
-  return number == __NR_nanosleep || number == __NR_clock_nanosleep || number == __NR_poll || number == __NR_futex;
+  return number == kFutexWait || number == __NR_nanosleep || number == __NR_clock_nanosleep || number == __NR_poll ||
+         number == __NR_futex;
 }
 
 // With an absolute timeout the call itself can be made again.
 bool timeout_is_absolute(const Registers& regs, uint64_t number) {
   if (number == __NR_clock_nanosleep) return (regs.rsi & 1) != 0;  // TIMER_ABSTIME
+  if (number == kFutexWait) return true;
   if (number != __NR_futex) return false;
   const uint64_t operation = regs.rsi & ~uint64_t{FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME};
   return operation != FUTEX_WAIT;
@@ -40,18 +47,43 @@ uint64_t number_loaded_before(uint64_t behind_call, pid_t memory_of) {
   return as_expected && can_have_restart_block(number) ? number : uint64_t{__NR_restart_syscall};
 }
 
+std::optional<uint64_t> time_left(const Registers& own, uint64_t number, pid_t memory_of,
+                                  std::optional<uint64_t> waited_ns) {
+  uint64_t args[6];
+  for (int i = 0; i < 6; ++i) args[i] = arch::call_argument(own, i);
+  const auto call = waited_ns && number != __NR_restart_syscall ? relative_timed_call(number, args) : std::nullopt;
+  const auto limit = call ? limit_ns(*call, args, memory_of) : std::nullopt;
+  if (!limit) return std::nullopt;
+  return *limit - std::min(*limit, *waited_ns);
+}
+
 // Segment registers that need a descriptor of the thread's own (LDT, or one of its three slots in the GDT).
 bool own_descriptor(uint64_t selector) {
   return (selector & 4) != 0 || (selector >= 0x63 && selector <= 0x73);
 }
 
+// A wait that begins again as a whole, in this task as in a restored one.
+void shorten_wait_of(const LookView& view) {
+  Registers own = view.thread.own_registers();
+  if (!view.waited_ns || arch::interrupted_call(own) != arch::Interrupted::restart) return;
+  const auto left_ns = time_left(own, arch::interrupted_call_number(own), view.pid, view.waited_ns);
+  if (!left_ns) return;
+  shorten_wait(own, *left_ns, view.pid);
+  view.thread.set_own_registers(own);
+}
+
 }  // namespace
 
-arch::Registers registers_to_save(const Registers& own, pid_t memory_of) {
-  Registers regs = own;
+void save_registers(const Registers& own, pid_t memory_of, std::optional<uint64_t> waited_ns,
+                    CpuRegisters::State& state) {
+  Registers& regs = state.general;
+  regs = own;
   switch (arch::interrupted_call(own)) {
     case arch::Interrupted::no:
+      arch::rewind_interrupted_call(regs);
+      break;
     case arch::Interrupted::restart:
+      state.restart_code = static_cast<uint32_t>(-static_cast<int64_t>(own.rax));
       arch::rewind_interrupted_call(regs);
       break;
     case arch::Interrupted::restart_block: {
@@ -62,11 +94,11 @@ arch::Registers registers_to_save(const Registers& own, pid_t memory_of) {
       } else {
         arch::rewind_interrupted_call(regs);
         regs.orig_rax = number;
+        state.wait_left_ns = time_left(own, number, memory_of, waited_ns);
       }
       break;
     }
   }
-  return regs;
 }
 
 const pb::core_entry::march CpuRegisters::architecture = pb::core_entry::X86_64;
@@ -78,6 +110,7 @@ void CpuRegisters::prepare() {
 }
 
 void CpuRegisters::look(const LookView& view, State& state) {
+  shorten_wait_of(view);
   const Registers& own = view.thread.own_registers();
   if (arch::is_compat(own))
     throw Error(Reason::UNSUPPORTED_STATE, "it runs 32-bit code")
@@ -88,7 +121,7 @@ void CpuRegisters::look(const LookView& view, State& state) {
       throw Error(Reason::UNSUPPORTED_STATE, fmt::format("it uses the segment descriptor {:#x} of its own", selector))
           .object(view.who)
           .remedy("tasks with set_thread_area or modify_ldt descriptors cannot be saved");
-  state.general = registers_to_save(own, view.pid);
+  save_registers(own, view.pid, view.waited_ns, state);
   state.extended = view.thread.extended_state();
   extra_components(state.extended, XsaveLayout::of_this_cpu());
 }
@@ -172,6 +205,8 @@ void CpuRegisters::decode(const pb::core_entry& core, State& state) {
 }
 
 void CpuRegisters::encode_extension(const State& state, pb::extension_task& task) {
+  if (state.restart_code != 0) task.mutable_thread()->set_restart_code(state.restart_code);
+  if (state.wait_left_ns) task.mutable_thread()->set_wait_left_ns(*state.wait_left_ns);
   for (const ExtraComponent& extra : extra_components(state.extended, XsaveLayout::of_this_cpu())) {
     pb::extension_xstate& out = *task.mutable_thread()->add_xstate();
     out.set_component(extra.number);
@@ -180,6 +215,10 @@ void CpuRegisters::encode_extension(const State& state, pb::extension_task& task
 }
 
 void CpuRegisters::decode_extension(const pb::extension_task& task, State& state) {
+  state.restart_code = task.thread().restart_code();
+  if (state.restart_code != 0 && (state.restart_code < 512 || state.restart_code > 514))
+    throw Error(Reason::IMAGE_CORRUPT, "no call is interrupted in the way that is told of the thread");
+  if (task.thread().has_wait_left_ns()) state.wait_left_ns = task.thread().wait_left_ns();
   for (const pb::extension_xstate& in : task.thread().xstate()) {
     const auto bytes = std::as_bytes(std::span(in.data()));
     place_extra({in.component(), {bytes.begin(), bytes.end()}}, XsaveLayout::of_this_cpu(), state.extended);
@@ -202,9 +241,16 @@ std::optional<SleepRestart> pending_sleep(const CpuRegisters::State& state) {
   if (r.rax != __NR_restart_syscall) return std::nullopt;
   const bool known = can_have_restart_block(r.orig_rax);
   if (!known && r.orig_rax != __NR_restart_syscall) return std::nullopt;
-  SleepRestart sleep{.number = r.orig_rax, .known = known};
+  SleepRestart sleep{.number = r.orig_rax, .known = known, .left_ns = state.wait_left_ns};
   for (int i = 0; i < 6; ++i) sleep.args[i] = arch::call_argument(r, i);
   return sleep;
+}
+
+void interrupt_by_handler(CpuRegisters::State& state, bool handler_restarts) {
+  constexpr uint32_t kRestartSys = 512, kRestartNoHand = 514;
+  const bool fails = pending_sleep(state) || state.restart_code == kRestartNoHand ||
+                     (state.restart_code == kRestartSys && !handler_restarts);
+  if (fails) arch::finish_rewound_call(state.general, -EINTR);
 }
 
 void load_registers(const CpuRegisters::State& state, Tracee& thread) {

@@ -2,11 +2,16 @@
 
 #include <gtest/gtest.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 #include "base/error.h"
 #include "objects/task/round_trip.h"
+#include "objects/task/timed_call.h"
 #include "objects/task/xsave_x86_64.h"
 
 namespace stasis {
@@ -22,6 +27,16 @@ arch::Registers stopped_in(long number, int64_t result) {
   regs.rdi = 0x1111;
   regs.rsi = 0x2222;
   return regs;
+}
+
+CpuRegisters::State saved_state(const arch::Registers& own, std::optional<uint64_t> waited_ns = {}) {
+  CpuRegisters::State state;
+  state.extended.resize(XsaveLayout::of_this_cpu().bytes);
+  save_registers(own, getpid(), waited_ns, state);
+  return state;
+}
+arch::Registers registers_to_save(const arch::Registers& own) {
+  return saved_state(own).general;
 }
 
 TEST(Registers, GoThroughAnImage) {
@@ -57,24 +72,24 @@ TEST(Registers, RefuseForeignImages) {
 }
 
 TEST(Registers, RewindAnInterruptedCall) {
-  const auto saved = registers_to_save(stopped_in(SYS_read, -512), getpid());
+  const auto saved = registers_to_save(stopped_in(SYS_read, -512));
   EXPECT_EQ(saved.rip, 0x401000u);
   EXPECT_EQ(saved.rax, uint64_t{SYS_read});
-  EXPECT_FALSE(pending_sleep({.general = saved, .extended = {}}));
+  EXPECT_FALSE(pending_sleep({.general = saved, .extended = {}, .wait_left_ns = {}}));
 }
 
 TEST(Registers, KeepAFinishedCall) {
-  const auto saved = registers_to_save(stopped_in(SYS_read, 17), getpid());
+  const auto saved = registers_to_save(stopped_in(SYS_read, 17));
   EXPECT_EQ(saved.rip, 0x401002u);
   EXPECT_EQ(saved.rax, 17u);
   EXPECT_EQ(saved.orig_rax, ~uint64_t{0});
 }
 
 TEST(Registers, RememberASleep) {
-  const auto saved = registers_to_save(stopped_in(SYS_nanosleep, -516), getpid());
+  const auto saved = registers_to_save(stopped_in(SYS_nanosleep, -516));
   EXPECT_EQ(saved.rip, 0x401000u);
   EXPECT_EQ(saved.rax, uint64_t{SYS_restart_syscall});
-  const auto sleep = pending_sleep({.general = saved, .extended = {}});
+  const auto sleep = pending_sleep({.general = saved, .extended = {}, .wait_left_ns = {}});
   ASSERT_TRUE(sleep);
   EXPECT_TRUE(sleep->known);
   EXPECT_EQ(sleep->number, uint64_t{SYS_nanosleep});
@@ -85,11 +100,11 @@ TEST(Registers, RememberASleep) {
 TEST(Registers, StartACallWithAbsoluteTimeoutAnew) {
   auto own = stopped_in(SYS_futex, -516);
   own.rsi = FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME;
-  auto saved = registers_to_save(own, getpid());
+  auto saved = registers_to_save(own);
   EXPECT_EQ(saved.rax, uint64_t{SYS_futex});
-  EXPECT_FALSE(pending_sleep({.general = saved, .extended = {}}));
+  EXPECT_FALSE(pending_sleep({.general = saved, .extended = {}, .wait_left_ns = {}}));
   own.rsi = FUTEX_WAIT | FUTEX_PRIVATE_FLAG;
-  saved = registers_to_save(own, getpid());
+  saved = registers_to_save(own);
   EXPECT_EQ(saved.rax, uint64_t{SYS_restart_syscall});
   EXPECT_EQ(saved.orig_rax, uint64_t{SYS_futex});
 }
@@ -98,16 +113,97 @@ TEST(Registers, FindTheCallOfASecondInterruptionInTheCode) {
   const unsigned char code[] = {0x90, 0xb8, SYS_nanosleep, 0, 0, 0, 0x0f, 0x05};
   auto own = stopped_in(SYS_restart_syscall, -516);
   own.rip = reinterpret_cast<uint64_t>(code + sizeof code);
-  const auto sleep = pending_sleep({.general = registers_to_save(own, getpid()), .extended = {}});
+  const auto sleep = pending_sleep({.general = registers_to_save(own), .extended = {}, .wait_left_ns = {}});
   ASSERT_TRUE(sleep);
   EXPECT_TRUE(sleep->known);
   EXPECT_EQ(sleep->number, uint64_t{SYS_nanosleep});
 
   const unsigned char other[] = {0x90, 0xb8, SYS_read, 0, 0, 0, 0x0f, 0x05};
   own.rip = reinterpret_cast<uint64_t>(other + sizeof other);
-  const auto unknown = pending_sleep({.general = registers_to_save(own, getpid()), .extended = {}});
+  const auto unknown = pending_sleep({.general = registers_to_save(own), .extended = {}, .wait_left_ns = {}});
   ASSERT_TRUE(unknown);
   EXPECT_FALSE(unknown->known);
+}
+
+TEST(Registers, CountWhatIsLeftOfALimit) {
+  constexpr uint64_t kMillisecond_ns = 1'000'000;
+  auto own = stopped_in(SYS_poll, -516);
+  own.rdx = 500;
+  EXPECT_EQ(saved_state(own, 200 * kMillisecond_ns).wait_left_ns, 300 * kMillisecond_ns);
+  EXPECT_EQ(saved_state(own, 700 * kMillisecond_ns).wait_left_ns, 0u);
+  EXPECT_FALSE(saved_state(own).wait_left_ns) << "nobody knows how long it waited";
+  own.rdx = static_cast<uint64_t>(-1);
+  EXPECT_FALSE(saved_state(own, 1).wait_left_ns) << "it has no limit";
+
+  const timespec limit{.tv_sec = 2, .tv_nsec = 1};
+  own = stopped_in(SYS_futex, -516);
+  own.rsi = FUTEX_WAIT | FUTEX_PRIVATE_FLAG;
+  own.r10 = reinterpret_cast<uint64_t>(&limit);
+  const auto state = saved_state(own, 1);
+  EXPECT_EQ(state.wait_left_ns, 2000 * kMillisecond_ns);
+  EXPECT_EQ(pending_sleep(state)->left_ns, state.wait_left_ns);
+  own.r10 = 8;
+  EXPECT_FALSE(saved_state(own, 1).wait_left_ns) << "the limit cannot be read";
+}
+
+TEST(Registers, KeepWhatAnImageOfOthersHasNoPlaceFor) {
+  auto own = stopped_in(SYS_poll, -516);
+  own.rdx = 500;
+  auto back = extension_round_trip<CpuRegisters>(saved_state(own, 1'000'000));
+  EXPECT_EQ(back.wait_left_ns, 499'000'000u);
+  back = extension_round_trip<CpuRegisters>(saved_state(stopped_in(SYS_pause, -514)));
+  EXPECT_EQ(back.restart_code, 514u);
+  EXPECT_FALSE(back.wait_left_ns);
+  pb::extension_task bad;
+  bad.mutable_thread()->set_restart_code(516);
+  CpuRegisters::State state;
+  EXPECT_REASON(Reason::IMAGE_CORRUPT, CpuRegisters::decode_extension(bad, state));
+}
+
+TEST(Registers, ReportEintrIfAHandlerRunsFirst) {
+  struct {
+    long number;
+    int64_t result;
+    bool fails, fails_with_restart;
+  } const cases[] = {{SYS_read, -512, true, false},
+                     {SYS_futex, -513, false, false},
+                     {SYS_pause, -514, true, true},
+                     {SYS_nanosleep, -516, true, true}};
+  for (const auto& c : cases)
+    for (const bool restarts : {false, true}) {
+      CpuRegisters::State state = saved_state(stopped_in(c.number, c.result));
+      interrupt_by_handler(state, restarts);
+      const bool failed = state.general.rip == 0x401002 && state.general.rax == static_cast<uint64_t>(-EINTR);
+      EXPECT_EQ(failed, restarts ? c.fails_with_restart : c.fails) << c.number;
+    }
+}
+
+TEST(ShortenedWait, HasASmallerNumber) {
+  auto regs = stopped_in(SYS_epoll_wait, -514);
+  regs.r10 = 500;
+  shorten_wait(regs, 1'000'001, getpid());
+  EXPECT_EQ(regs.r10, 2u) << "never too short";
+  shorten_wait(regs, 0, getpid());
+  EXPECT_EQ(regs.r10, 0u);
+}
+
+TEST(ShortenedWait, HasItsLimitBehindWhatTheCallGivesBack) {
+  timespec limit{.tv_sec = 2, .tv_nsec = 0};
+  siginfo_t info{};
+  auto regs = stopped_in(SYS_rt_sigtimedwait, -514);
+  regs.rsi = reinterpret_cast<uint64_t>(&info);
+  regs.rdx = reinterpret_cast<uint64_t>(&limit);
+  shorten_wait(regs, 1'500'000'000, getpid());
+  const auto* left = reinterpret_cast<const timespec*>(regs.rdx);
+  ASSERT_EQ(reinterpret_cast<const char*>(left + 1), reinterpret_cast<const char*>(&info + 1));
+  EXPECT_EQ(left->tv_sec, 1);
+  EXPECT_EQ(left->tv_nsec, 500'000'000);
+  EXPECT_EQ(limit.tv_sec, 2) << "the caller's own";
+
+  regs.rsi = 0;
+  regs.rdx = reinterpret_cast<uint64_t>(&limit);
+  shorten_wait(regs, 1, getpid());
+  EXPECT_EQ(regs.rdx, reinterpret_cast<uint64_t>(&limit)) << "no room: the whole limit again";
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "base/error.h"
@@ -81,12 +82,22 @@ void ResourceLimits::apply(const State& state, const SettleView& view) {
     rlimit64 old{};
     fail_if(prlimit64(view.pid, resource, nullptr, &old), "the resource limits of a new task cannot be read");
     const Limit present{.soft = old.rlim_cur, .hard = old.rlim_max};
-    const Limit& wanted = state.limits[i];
+    Limit wanted = state.limits[i];
     if (wanted == present) continue;
+    // The queues may hold more than the limit allows now: it is only raised here, and lowered when they are full.
+    if (i == RLIMIT_SIGPENDING) wanted = {std::max(wanted.soft, present.soft), std::max(wanted.hard, present.hard)};
     const rlimit64 limit{.rlim_cur = wanted.soft, .rlim_max = wanted.hard};
     const int result = prlimit64(view.pid, resource, &limit, nullptr);
     if (result < 0) cannot_set(i, present, wanted, -result, view.who);
   }
+}
+
+void ResourceLimits::arm(const State& state, const SettleView&, SyscallBatch& batch) {
+  if (state.count <= RLIMIT_SIGPENDING) return;
+  const Limit& limit = state.limits[RLIMIT_SIGPENDING];
+  rlimit64 own{};
+  if (getrlimit64(RLIMIT_SIGPENDING, &own) == 0 && limit == Limit{.soft = own.rlim_cur, .hard = own.rlim_max}) return;
+  batch.must(SYS_prlimit64, {0, RLIMIT_SIGPENDING, batch.object(limit), nullptr});
 }
 
 }  // namespace stasis

@@ -32,6 +32,8 @@ struct ResourceLimits {
   static void decode(const pb::core_entry& core, State& state);
   // Lowers and keeps without any privilege; throws NO_PRIVILEGE where a hard limit would have to rise.
   static void apply(const State& state, const SettleView& view);
+  // RLIMIT_SIGPENDING, which may be below what is queued.
+  static void arm(const State& state, const SettleView& view, SyscallBatch& batch);
 };
 
 }  // namespace stasis

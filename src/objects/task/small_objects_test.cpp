@@ -175,5 +175,13 @@ TEST(TaskState, RefusesNonsense) {
   EXPECT_REASON(Reason::IMAGE_CORRUPT, decoded<TaskState>(core));
 }
 
+TEST(TaskState, RemembersWhetherTheStopWasCollected) {
+  TaskState::State state{.kind = TaskState::Kind::stopped, .stop_signal = SIGSTOP, .stop_collected = true, .comm = "a"};
+  EXPECT_TRUE(extension_round_trip<TaskState>(state).stop_collected);
+  state.stop_collected = false;
+  EXPECT_FALSE(encoded_extension<TaskState>(state).has_process());
+  EXPECT_FALSE(extension_round_trip<TaskState>(state).stop_collected);
+}
+
 }  // namespace
 }  // namespace stasis

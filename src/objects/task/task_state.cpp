@@ -10,6 +10,8 @@ namespace stasis {
 void TaskState::look(const LookView& view, State& state) {
   state.stop_signal = view.thread.group_stop_signal();
   state.kind = state.stop_signal != 0 ? Kind::stopped : Kind::alive;
+  // The kernel forgets the signal when somebody waits for the process (do_task_stat() shows group_exit_code).
+  state.stop_collected = state.stop_signal != 0 && view.stat.exit_code == 0;
   state.flags = view.stat.flags;
   state.comm = view.stat.comm;
   state.blocked = view.thread.own_signal_mask();
@@ -48,6 +50,14 @@ void TaskState::decode(const pb::core_entry& core, State& state) {
   state.flags = in.flags();
   state.comm = checked_task_name(in.comm());
   state.blocked = in.blk_sigset();
+}
+
+void TaskState::encode_extension(const State& state, pb::extension_task& task) {
+  if (state.stop_collected) task.mutable_process()->set_stop_collected(true);
+}
+
+void TaskState::decode_extension(const pb::extension_task& task, State& state) {
+  state.stop_collected = task.process().stop_collected();
 }
 
 TaskState::State zombie_state(const ProcStat& stat) {

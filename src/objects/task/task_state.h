@@ -14,16 +14,19 @@ struct TaskState {
   enum class Kind : uint32_t { alive = 1, dead = 2, stopped = 3, zombie = 6 };  // the numbers of the image
   struct State {
     Kind kind = Kind::alive;
-    int stop_signal = 0;     // that stopped the whole process
-    uint32_t exit_code = 0;  // wait(2) status of a dead one
-    uint32_t flags = 0;      // PF_*, for the record
-    std::string comm;        // of the leader
-    uint64_t blocked = 0;    // of the leader
+    int stop_signal = 0;          // that stopped the whole process
+    bool stop_collected = false;  // and its parent was told by wait(2)
+    uint32_t exit_code = 0;       // wait(2) status of a dead one
+    uint32_t flags = 0;           // PF_*, for the record
+    std::string comm;             // of the leader
+    uint64_t blocked = 0;         // of the leader
     bool dead() const { return kind == Kind::dead || kind == Kind::zombie; }
   };
   static void look(const LookView& view, State& state);
   static void encode(const State& state, pb::core_entry& core);
   static void decode(const pb::core_entry& core, State& state);
+  static void encode_extension(const State& state, pb::extension_task& task);
+  static void decode_extension(const pb::extension_task& task, State& state);
 };
 
 // The state of a process that is dead and not waited for; it has no other.
