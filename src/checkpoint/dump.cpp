@@ -251,14 +251,15 @@ class Checkpoint {
       const auto zombie = zombies_.find(s.pid);
       const bool dead = zombie != zombies_.end();
       const ProcStat& stat = dead ? zombie->second : (*living)->leader().stat;
-      if (s.parent != 0 && !dead && stat.exit_signal != SIGCHLD)
-        throw Error(Reason::UNSUPPORTED_STATE,
-                    fmt::format("its parent is told of its end by signal {}, not by SIGCHLD", stat.exit_signal))
+      if (dead && (stat.exit_signal == SIGSTOP || stat.exit_signal == SIGKILL))
+        throw Error(
+            Reason::UNSUPPORTED_STATE,
+            fmt::format("it is dead, and has told its parent so by signal {}, which would act again", stat.exit_signal))
             .object(fmt::format("pid {} ({})", s.pid, stat.comm))
-            .remedy("this version saves children that clone() was asked to announce by SIGCHLD");
+            .remedy("let its parent wait for it");
       index[s.pid] = static_cast<int>(tree.size());
       tree.push_back({s.pid, stat.pgid, stat.sid, s.parent == 0 ? kOutside : index.at(s.parent),
-                      dead ? 0 : (*living)->ids.files, dead ? 0 : (*living)->ids.fs});
+                      dead ? 0 : (*living)->ids.files, dead ? 0 : (*living)->ids.fs, stat.exit_signal});
       if (!dead) ++living;
     }
     if (is_plain_tree(tree)) return;
@@ -437,7 +438,7 @@ class Checkpoint {
     }
     files_.encode(store_);
 
-    write_tree();
+    write_tree(extension);
     if (options_.cpu.image) store_.write_single(ImageKind::CPUINFO, 0, describe_this_cpu());
     pb::seccomp_entry filters;
     filters_.encode(filters);
@@ -446,7 +447,7 @@ class Checkpoint {
     store_.write_single(ImageKind::TIMENS, time_ns == ids_.own().of(Namespace::time) ? 0 : time_ns, clocks_);
   }
 
-  void write_tree() {
+  void write_tree(ExtensionWriter& extension) {
     ImageWriter& tree = store_.writer(ImageKind::PSTREE);
     auto living = processes_.begin();
     for (const SeizedProcess& seized : seized_) {
@@ -459,7 +460,7 @@ class Checkpoint {
       e.set_sid(static_cast<uint32_t>(stat.sid));
       if (zombie != zombies_.end()) {
         e.add_threads(static_cast<uint32_t>(seized.pid));
-        write_zombie_image(stat, store_);
+        write_zombie_images(stat, store_, extension);
       } else {
         for (const FrozenThread& t : (*living)->threads) e.add_threads(static_cast<uint32_t>(t.stat.pid));
         ++living;

@@ -80,11 +80,16 @@ void write_extension(const FrozenProcess& p, ExtensionWriter& extension) {
   }
 }
 
-void write_zombie_image(const ProcStat& stat, ImageStore& store) {
+void write_zombie_images(const ProcStat& stat, ImageStore& store, ExtensionWriter& extension) {
+  const TaskState::State state = zombie_state(stat);
   pb::core_entry core;
   core.set_mtype(CpuRegisters::architecture);
-  TaskState::encode(zombie_state(stat), core);
+  TaskState::encode(state, core);
   store.write_single(ImageKind::CORE, static_cast<uint64_t>(stat.pid), core);
+  pb::extension_task task;
+  task.set_tid(static_cast<uint32_t>(stat.pid));
+  TaskState::encode_extension(state, task);
+  extension.write(task);
 }
 
 }  // namespace stasis

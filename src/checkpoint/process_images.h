@@ -14,6 +14,6 @@ void write_process_images(const FrozenProcess& process, ImageStore& store);
 void write_extension(const FrozenProcess& process, ExtensionWriter& extension);
 
 // core-PID.img of a dead process that nobody has waited for.
-void write_zombie_image(const ProcStat& stat, ImageStore& store);
+void write_zombie_images(const ProcStat& stat, ImageStore& store, ExtensionWriter& extension);
 
 }  // namespace stasis

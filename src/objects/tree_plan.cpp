@@ -271,6 +271,10 @@ class TreePlanner {
       int up = plan_.nodes[at(i)].creator;
       while (up != kOutside && up != parent) up = plan_.nodes[at(up)].creator;
       if (up != parent) refuse(i, "its parent cannot have been above the process that created it");
+      // Whoever adopts an orphan is told by SIGCHLD from then on (reparent_leader() in the kernel).
+      if (parent != kOutside && process(i).exit_signal != SIGCHLD && plan_.nodes[at(i)].creator != parent)
+        refuse(i, fmt::format("its parent, which is told of its end by signal {}, cannot have created it",
+                              process(i).exit_signal));
     }
   }
 

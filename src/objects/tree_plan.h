@@ -9,6 +9,7 @@
 // exit signal, and is waited for by its creator.
 #pragma once
 
+#include <signal.h>
 #include <sys/types.h>
 
 #include <cstdint>
@@ -27,6 +28,7 @@ struct TreeProcess {
   int parent = kOutside;  // index of a process before it; kOutside for the first one only
   // Numbers of descriptor table and fs struct: equal ones are shared. 0: it has none, being dead.
   uint32_t files = 0, fs = 0;
+  int exit_signal = SIGCHLD;  // that tells the parent of its end; 0: none
 };
 
 // What is outside of the tree and is not made: the session and the group that the first process is born into. 0: none.

@@ -242,6 +242,17 @@ TEST(TreePlan, WhatNoHistoryExplainsIsRefused) {
   EXPECT_THROW(make(Tree{{10, 10, 10}, {11, 10, 10, 0}, {12, 10, 10, 0}, {13, 8, 8, 1}, {14, 8, 8, 2}}), Error);
 }
 
+TEST(TreePlan, ExitSignalsComeFromTheParent) {
+  // Born of its parent it can have any. Out of the dead session of its parent's other child it was adopted.
+  EXPECT_NO_THROW(plan_tree(Tree{{10, 10, 10, -1, 1, 1}, {11, 10, 10, 0, 2, 2, SIGUSR1}, {12, 12, 12, 0, 3, 3, 0}}, {},
+                            Reason::UNSUPPORTED_STATE));
+  const auto adopted = [](int signal) {
+    return plan_tree(Tree{{10, 10, 10, -1, 1, 1}, {11, 8, 8, 0, 2, 2, signal}}, {}, Reason::UNSUPPORTED_STATE);
+  };
+  EXPECT_NO_THROW(adopted(SIGCHLD));
+  EXPECT_THROW(adopted(SIGUSR1), Error);
+}
+
 // Processes that do what processes do, at random. Each history ends in a tree that exists, so it can be made.
 class History {
  public:

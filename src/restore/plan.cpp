@@ -161,6 +161,11 @@ class PlanReader {
         p.zombie = p.task.dead();
         if (p.zombie && (p.parent == nullptr || p.threads.size() > 1))
           throw Error(Reason::IMAGE_CORRUPT, "a dead process is the root of the tree or has threads").object(image);
+        if (p.zombie && extension_)
+          TaskState::decode_extension(extension_->task(static_cast<uint32_t>(p.pid), true), p.task);
+        if (p.zombie && (p.task.exit_signal == SIGSTOP || p.task.exit_signal == SIGKILL))
+          throw Error(Reason::IMAGE_UNSUPPORTED, "it is dead, and the signal that told its parent would act again")
+              .object(image);
         if (p.zombie) return;
         p.states.decode(core, image);
       }
@@ -232,7 +237,7 @@ class PlanReader {
     for (const auto& p : plan_.processes) {
       index[p.get()] = static_cast<int>(tree.size());
       tree.push_back({p->pid, p->pgid, p->sid, p->parent == nullptr ? kOutside : index.at(p->parent),
-                      p->zombie ? 0 : p->ids.files_id(), p->zombie ? 0 : p->ids.fs_id()});
+                      p->zombie ? 0 : p->ids.files_id(), p->zombie ? 0 : p->ids.fs_id(), p->task.exit_signal});
     }
     const auto is_process = [&](pid_t pid) { return std::ranges::any_of(tree, [&](auto& p) { return p.pid == pid; }); };
     const PlannedProcess& root = plan_.root();

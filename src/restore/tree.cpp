@@ -403,21 +403,31 @@ void PuppetTree::stop_processes() {
     puppet(*p).stop_by(p->task.stop_signal, waiter_);
     if (!p->task.stop_collected || p->parent == nullptr) continue;
     SyscallBatch batch;
-    batch.must(SYS_wait4, {p->pid, nullptr, WUNTRACED | WNOHANG, nullptr});
+    batch.must(SYS_wait4, {p->pid, nullptr, WUNTRACED | WNOHANG | __WALL, nullptr});
     puppet(*p->parent).run(batch, waiter_);
   }
 }
 
 void PuppetTree::forget_child_signals() {
-  std::set<const PlannedProcess*> parents;
-  for (const auto& p : plan_.processes)
-    if (p->parent != nullptr && (p->zombie || p->task.stop_signal != 0)) parents.insert(p->parent);
-  for (const PlannedProcess* p : parents) {
+  constexpr int kFirstQueued = 32;  // real-time ones queue up, one for each child
+  std::map<const PlannedProcess*, std::multiset<int>> signals;
+  for (const auto& p : plan_.processes) {
+    if (p->parent == nullptr || (!p->zombie && p->task.stop_signal == 0)) continue;
+    const int signal = p->zombie ? p->task.exit_signal : SIGCHLD;
+    std::multiset<int>& sent = signals[p->parent];
+    if (signal != 0 && (signal >= kFirstQueued || !sent.contains(signal))) sent.insert(signal);
+  }
+  for (const auto& [p, sent] : signals) {
     SyscallBatch batch;
-    const BatchData set = batch.object(uint64_t{1} << (SIGCHLD - 1));
-    const BatchData no_wait = batch.object(timespec{});
-    batch.call(SYS_rt_sigtimedwait, {set, nullptr, no_wait, sizeof(uint64_t)});
-    puppet(*p).run(batch, waiter_);
+    for (const int signal : sent) {
+      const BatchData no_wait = batch.object(timespec{});
+      const BatchData set = batch.object(uint64_t{1} << (signal - 1));
+      batch.call(SYS_rt_sigtimedwait, {set, nullptr, no_wait, sizeof(uint64_t)});
+      if (batch.size() + kBatchRoom <= kLeaderSlotBytes) continue;
+      puppet(*p).run(batch, waiter_);
+      batch.clear();
+    }
+    if (!batch.empty()) puppet(*p).run(batch, waiter_);
   }
 }
 

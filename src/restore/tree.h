@@ -66,6 +66,7 @@ class PuppetTree {
   void end_temporary(const TreeStep& step);
   void adopt(const Puppet& creator, int node);
   PlannedProcess* process_of(int node) const;
+  int exit_signal_of(int node) const;
   Puppet& puppet_at(int node) { return *by_node_[static_cast<size_t>(node)]; }
   pid_t pid_of(int node) const { return pids_[static_cast<size_t>(node)]; }
   // Bottom half of a clone: memory of `p`, whose puppet has a copy of its parent's (or nothing, for the root).

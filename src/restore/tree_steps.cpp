@@ -62,6 +62,12 @@ PlannedProcess* PuppetTree::process_of(int node) const {
   return index < 0 ? nullptr : plan_.processes[static_cast<size_t>(index)].get();
 }
 
+int PuppetTree::exit_signal_of(int node) const {
+  // Temporary ones end before the tree runs: nobody is told.
+  const PlannedProcess* p = process_of(node);
+  return p == nullptr ? 0 : p->task.exit_signal;
+}
+
 void PuppetTree::build(bool sibling) {
   std::optional<FreeIds> free_ids;
   for (const TreeNode& n : plan_.tree.nodes) {
@@ -136,10 +142,7 @@ void PuppetTree::queue(const TreeStep& step) {
   SyscallBatch& batch = queued_[actor].batch;
   switch (step.kind) {
     case TreeStep::Kind::create:
-      if (process_of(step.node) != nullptr)
-        Puppet::clone_process(batch, pid_of(step.node), step.tables);
-      else
-        Puppet::clone_temporary(batch, pid_of(step.node), step.tables);
+      Puppet::clone_process(batch, pid_of(step.node), exit_signal_of(step.node), step.tables);
       queued_[actor].born.emplace_back(step.node, step.tables);
       break;
     case TreeStep::Kind::new_session:

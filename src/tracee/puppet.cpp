@@ -341,12 +341,8 @@ SyscallBatch::Call clone_call(SyscallBatch& batch, uint64_t flags, uint64_t exit
 
 }  // namespace
 
-SyscallBatch::Call Puppet::clone_process(SyscallBatch& batch, pid_t pid, uint64_t shared) {
-  return clone_call(batch, shared, SIGCHLD, pid);
-}
-
-SyscallBatch::Call Puppet::clone_temporary(SyscallBatch& batch, pid_t pid, uint64_t shared) {
-  return clone_call(batch, shared, 0, pid);
+SyscallBatch::Call Puppet::clone_process(SyscallBatch& batch, pid_t pid, int exit_signal, uint64_t shared) {
+  return clone_call(batch, shared, static_cast<uint64_t>(exit_signal), pid);
 }
 
 SyscallBatch::Call Puppet::clone_thread(SyscallBatch& batch, pid_t tid) {

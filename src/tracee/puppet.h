@@ -103,9 +103,8 @@ class Puppet {
   void set_stop_signal(int signal) { stop_signal_ = signal; }
 
   // The clone3 call of a new child or thread; the arguments live in the batch's data. `shared`: CLONE_FILES, CLONE_FS.
-  static SyscallBatch::Call clone_process(SyscallBatch& batch, pid_t pid, uint64_t shared = 0);
-  // One that ends before the tree runs: its parent gets no signal, and waits for it with __WALL.
-  static SyscallBatch::Call clone_temporary(SyscallBatch& batch, pid_t pid, uint64_t shared = 0);
+  // `exit_signal` tells the parent of the child's end. Without one (0) nothing does, and it waits with __WALL.
+  static SyscallBatch::Call clone_process(SyscallBatch& batch, pid_t pid, int exit_signal, uint64_t shared = 0);
   static SyscallBatch::Call clone_thread(SyscallBatch& batch, pid_t tid);
 
  private:

@@ -46,7 +46,7 @@ class PuppetTest : public ::testing::Test {
   }
   std::unique_ptr<Puppet> clone(Puppet& parent, pid_t pid) {
     SyscallBatch batch;
-    Puppet::clone_process(batch, pid);
+    Puppet::clone_process(batch, pid, SIGCHLD);
     parent.run(batch, waiter_);
     return Puppet::adopt_child(parent, pid, waiter_);
   }
@@ -100,7 +100,7 @@ TEST_F(PuppetTest, ChildrenHaveChosenPidsAndACopyOfTheMemory) {
   std::vector<pid_t> pids;
   for (int i = 0; i < 20; ++i) pids.push_back(free_pid(200 + i));
   SyscallBatch batch;
-  for (pid_t pid : pids) Puppet::clone_process(batch, pid);
+  for (pid_t pid : pids) Puppet::clone_process(batch, pid, SIGCHLD);
   root->run(batch, waiter_);
   std::vector<std::unique_ptr<Puppet>> children;
   for (pid_t pid : pids) children.push_back(Puppet::adopt_child(*root, pid, waiter_));

@@ -52,7 +52,7 @@ ENTRIES = (
     _entry("seccomp_strict", modes=STOPPABLE),
     # the tree
     _entry("session_tree"), _entry("orphans"), _entry("shared_tables", modes=STOPPABLE),
-    _entry("tree_cow", modes=STOPPABLE), _entry("zombies"), _entry("fork_storm", compares=False, replays=False),
+    _entry("tree_cow", modes=STOPPABLE), _entry("zombies"), _entry("exit_signals"), _entry("fork_storm", compares=False, replays=False),
     # files
     _entry("files_regular"), _entry("files_devices"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _honest("fifos"),
     # what cannot be saved, or not without an option

@@ -183,5 +183,17 @@ TEST(TaskState, RemembersWhetherTheStopWasCollected) {
   EXPECT_FALSE(extension_round_trip<TaskState>(state).stop_collected);
 }
 
+TEST(TaskState, RemembersTheExitSignal) {
+  for (const int signal : {0, SIGUSR1, 64}) {
+    const TaskState::State state{.exit_signal = signal, .comm = "a"};
+    EXPECT_EQ(extension_round_trip<TaskState>(state).exit_signal, signal);
+  }
+  EXPECT_FALSE(encoded_extension<TaskState>({.comm = "a"}).has_process());
+  EXPECT_EQ(decoded_extension<TaskState>({}).exit_signal, SIGCHLD);
+  pb::extension_task task;
+  task.mutable_process()->set_exit_signal(65);
+  EXPECT_REASON(Reason::IMAGE_CORRUPT, decoded_extension<TaskState>(task));
+}
+
 }  // namespace
 }  // namespace stasis

@@ -12,6 +12,7 @@ void TaskState::look(const LookView& view, State& state) {
   state.kind = state.stop_signal != 0 ? Kind::stopped : Kind::alive;
   // The kernel forgets the signal when somebody waits for the process (do_task_stat() shows group_exit_code).
   state.stop_collected = state.stop_signal != 0 && view.stat.exit_code == 0;
+  state.exit_signal = view.stat.exit_signal;
   state.flags = view.stat.flags;
   state.comm = view.stat.comm;
   state.blocked = view.thread.own_signal_mask();
@@ -54,15 +55,21 @@ void TaskState::decode(const pb::core_entry& core, State& state) {
 
 void TaskState::encode_extension(const State& state, pb::extension_task& task) {
   if (state.stop_collected) task.mutable_process()->set_stop_collected(true);
+  if (state.exit_signal != SIGCHLD) task.mutable_process()->set_exit_signal(static_cast<uint32_t>(state.exit_signal));
 }
 
 void TaskState::decode_extension(const pb::extension_task& task, State& state) {
   state.stop_collected = task.process().stop_collected();
+  if (!task.process().has_exit_signal()) return;
+  if (task.process().exit_signal() > 64)
+    throw Error(Reason::IMAGE_CORRUPT, "the signal that tells of its end has an impossible number");
+  state.exit_signal = static_cast<int>(task.process().exit_signal());
 }
 
 TaskState::State zombie_state(const ProcStat& stat) {
   return {.kind = TaskState::Kind::dead,
           .exit_code = static_cast<uint32_t>(stat.exit_code),
+          .exit_signal = stat.exit_signal,
           .flags = stat.flags,
           .comm = stat.comm};
 }

@@ -1,6 +1,8 @@
 // What a process is: running, stopped by a signal, or dead; its name and flags. The restore acts on it at release.
 #pragma once
 
+#include <signal.h>
+
 #include <cstdint>
 #include <string>
 
@@ -17,6 +19,7 @@ struct TaskState {
     int stop_signal = 0;          // that stopped the whole process
     bool stop_collected = false;  // and its parent was told by wait(2)
     uint32_t exit_code = 0;       // wait(2) status of a dead one
+    int exit_signal = SIGCHLD;    // that tells its parent of its end; 0: none
     uint32_t flags = 0;           // PF_*, for the record
     std::string comm;             // of the leader
     uint64_t blocked = 0;         // of the leader
