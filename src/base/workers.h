@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <climits>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -17,8 +18,13 @@ unsigned usable_processors();
 
 class Workers {
  public:
-  // `threads` beside the calling one; 0: as many as there are other usable processors, at least one.
-  explicit Workers(unsigned threads = 0);
+  // `threads` beside the calling one; kOnePerProcessor: as many as there are other usable processors, at least one.
+  static constexpr unsigned kOnePerProcessor = UINT_MAX;
+  explicit Workers(unsigned threads = kOnePerProcessor) { employ(threads); }
+  // Starts threads, if there are none yet. As long as there are none, jobs are done by finish(), help_until() and
+  // run_waiting().
+  void employ(unsigned threads = kOnePerProcessor);
+  bool has_threads() const { return !threads_.empty(); }
   ~Workers();
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
@@ -26,6 +32,8 @@ class Workers {
   // The job begins as soon as a worker is free.
   void post(std::function<void()> job);
   void start(std::vector<std::function<void()>> jobs);
+  // Does the jobs that have not begun, on the calling thread. Failures are told by the others.
+  void run_waiting();
   // Takes part until all are done. Rethrows the first exception of a job; the others are still finished.
   void finish();
   // Takes part until `done`, which a job sets as the last thing it does, or until all are finished. Rethrows likewise.

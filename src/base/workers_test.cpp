@@ -85,5 +85,22 @@ TEST(Workers, WhatHasNotBegunIsDroppedAtTheEnd) {
   EXPECT_EQ(ran, 1);
 }
 
+TEST(Workers, WithoutThreadsTheCallerDoesTheJobs) {
+  Workers workers(0);
+  EXPECT_FALSE(workers.has_threads());
+  const auto self = std::this_thread::get_id();
+  int done = 0;
+  const auto job = [&] { done += std::this_thread::get_id() == self ? 1 : 100; };
+  workers.start({job, job});
+  EXPECT_EQ(done, 0);
+  workers.run_waiting();
+  EXPECT_EQ(done, 2);
+  workers.post(job);
+  workers.finish();
+  EXPECT_EQ(done, 3);
+  workers.employ(1);
+  EXPECT_TRUE(workers.has_threads());
+}
+
 }  // namespace
 }  // namespace stasis

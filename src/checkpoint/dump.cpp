@@ -51,6 +51,9 @@ namespace {
 
 // What a live dump may keep in memory instead of writing it while the tasks stand still.
 constexpr uint64_t kLiveBudgetBytes = 64 << 20;
+// What one thread has done before another has started and been scheduled.
+constexpr size_t kFewProcesses = 2, kFewThreads = 16;
+constexpr uint64_t kFewBytes = 4 << 20;
 
 uint32_t microseconds(Clock::duration d) {
   return static_cast<uint32_t>(std::chrono::duration_cast<std::chrono::microseconds>(d).count());
@@ -93,14 +96,18 @@ class Checkpoint {
   bool runs_on() const { return options_.final_state == DumpOptions::FinalState::running; }
 
   void freeze() {
-    prepare_task_objects();
+    prepare_task_objects(parse_status(ProcDir(options_.pid).read("status")));
     own_offsets_ = parse_timens_offsets(ProcDir(getpid()).read("timens_offsets"));
     const auto begin = Clock::now();
     seized_ = seize_tree(options_.pid, waiter_, {.deadline = begin + std::chrono::seconds(options_.timeout_s)},
                          [&](std::span<const pid_t> pids) {
                            losses_.look_at_groups(pids);
+                           const Amount amount = amount_of(pids);
+                           if (runs_on() || pids.size() > kFewProcesses || amount.threads > kFewThreads ||
+                               amount.private_bytes > kFewBytes)
+                             workers_.employ();
                            warm_up(pids);
-                           if (runs_on()) snapshot_.expect(private_bytes(pids));
+                           if (runs_on()) snapshot_.expect(amount.private_bytes);
                            waits_.sample(pids);
                            frozen_since_ = Clock::now();
                          });
@@ -116,21 +123,25 @@ class Checkpoint {
     if (mappings >= kManyMappings) mapping_reader_ = MappingReader::open();
   }
 
-  // What the tasks have of their own, as far as it can be told while they run.
-  static uint64_t private_bytes(std::span<const pid_t> pids) {
-    uint64_t pages = 0;
+  // What the tasks have, as far as it can be told while they run.
+  struct Amount {
+    uint64_t private_bytes = 0, threads = 0;
+  };
+  static Amount amount_of(std::span<const pid_t> pids) {
+    Amount amount;
     for (pid_t pid : pids) {
       try {
         ProcDir dir(pid);
         // size, resident, shared ...
         unsigned long size = 0, resident = 0, shared = 0;
         if (std::sscanf(std::string(dir.read("statm")).c_str(), "%lu %lu %lu", &size, &resident, &shared) == 3)
-          pages += resident - std::min(resident, shared);
+          amount.private_bytes += (resident - std::min(resident, shared)) * page_size_bytes();
+        amount.threads += static_cast<uint64_t>(parse_stat(dir.read("stat")).num_threads);
       } catch (const Error&) {
-        // It has ended: this is only a guess at how much room is needed.
+        // It has ended: this is only a guess.
       }
     }
-    return pages * page_size_bytes();
+    return amount;
   }
 
   void look() {
@@ -302,6 +313,7 @@ class Checkpoint {
     read_clocks();
     for (auto& p : processes_) p->set_clock(clocks_.monotonic());
     for (auto& p : processes_) p->start_leader_batch(options_);
+    if (!workers_.has_threads()) workers_.run_waiting();
     for (auto& p : processes_) p->finish_leader_batch(waiter_);
     for (auto& p : processes_) p->run_thread_batches(options_, waiter_);
     for (auto& p : processes_) {
@@ -566,7 +578,7 @@ class Checkpoint {
   // Declared last, destroyed first: the processes use the threads below, and both are put back before anything else.
   std::vector<SeizedProcess> seized_;
   std::vector<std::unique_ptr<FrozenProcess>> processes_;  // the living ones
-  Workers workers_;                                        // joined before the processes go that its jobs look at
+  Workers workers_{0};                                     // joined before the processes go that its jobs look at
   std::map<pid_t, ProcStat> zombies_;
   Clock::time_point frozen_since_;
   TimeNsOffsets own_offsets_;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -29,8 +30,9 @@ namespace {
 
 // /proc/PID/mem writes where the task itself may not; that breaks sharing with the file as a write would (proc(5)).
 void write_forced(const FillTarget& target, uint64_t address, const char* from, uint64_t bytes) {
+  const int memory_fd = target.memory_fd();
   while (bytes > 0) {
-    const ssize_t n = ::pwrite(target.memory_fd, from, bytes, static_cast<off_t>(address));
+    const ssize_t n = ::pwrite(memory_fd, from, bytes, static_cast<off_t>(address));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) write_failed(target, address, n < 0 ? errno : ESRCH);
     from += n;
@@ -100,15 +102,20 @@ void write_pieces(const FillTarget& target, const PagemapReader& reader, std::sp
   });
 }
 
-// Two pieces for the same addresses in different page maps.
-struct PiecePair {
-  PagePiece own;
-  PagePiece parents;
+// A piece of a child, and where the page map of its parent has pages for the same addresses.
+struct ChildPiece : PagePiece {
+  static constexpr uint64_t kNone = UINT64_MAX;
+  uint64_t parents_offset = kNone;
+
+  bool has_parents() const { return parents_offset != kNone; }
+  void advance(uint64_t count) noexcept {
+    PagePiece::advance(count);
+    if (has_parents()) parents_offset += count;
+  }
 };
 
 struct ChildParts {
-  std::vector<PagePiece> write;
-  std::vector<PiecePair> compare;
+  std::vector<ChildPiece> pieces;  // ascending
   std::vector<AddressRange> drop;
 };
 
@@ -154,17 +161,17 @@ ChildParts compare_lists(std::span<const PagePiece> own, std::span<const PagePie
   for (PagePiece mine : own) {
     while (mine.bytes > 0) {
       if (!refill() || theirs.address >= mine.address + mine.bytes) {
-        parts.write.push_back(take_front(mine, mine.bytes));
+        parts.pieces.push_back({take_front(mine, mine.bytes)});
       } else if (theirs.address < mine.address) {
         const uint64_t before = std::min(theirs.bytes, mine.address - theirs.address);
         drop(theirs.address, before);
         theirs.advance(before);
       } else if (mine.address < theirs.address) {
-        parts.write.push_back(take_front(mine, theirs.address - mine.address));
+        parts.pieces.push_back({take_front(mine, theirs.address - mine.address)});
       } else {
         const uint64_t both = std::min(mine.bytes, theirs.bytes);
         const PagePiece front = take_front(mine, both);
-        parts.compare.push_back({front, take_front(theirs, both)});
+        parts.pieces.push_back({front, take_front(theirs, both).file_offset});
       }
     }
   }
@@ -235,30 +242,53 @@ FillStats FillPlan::fill(const FillTarget& target, unsigned threads) const {
   return {pages_, 0};
 }
 
+const FillPlan::Kept& FillPlan::keep_bytes() const {
+  std::call_once(kept_->once, [this] {
+    static std::atomic<uint64_t> all_kept{0};
+    constexpr uint64_t kMostKept = uint64_t{64} << 20;
+    if (pieces_.empty()) return;
+    const uint64_t start = pieces_.front().file_offset;
+    const uint64_t bytes = pieces_.back().file_offset + pieces_.back().bytes - start;
+    if (all_kept.fetch_add(bytes) + bytes > kMostKept) {
+      all_kept -= bytes;
+      return;
+    }
+    PageBuffer buffer = page_buffer(bytes);
+    read_pages(*reader_, start, buffer.get(), bytes);
+    kept_->bytes = std::move(buffer);
+    kept_->file_offset = start;
+  });
+  return *kept_;
+}
+
 FillPlan::ChildFill FillPlan::fill_child(const FillTarget& target, const FillPlan& parent,
                                          std::span<const AddressRange> inherited) const {
   ChildParts parts = compare_lists(pieces_, parts_inside(parent.pieces_, inherited));
   ChildFill result;
   result.drop = std::move(parts.drop);
-  write_pieces(target, *reader_, parts.write);
-  if (parts.compare.empty()) {
-    result.stats.written_pages = pages_;
-    return result;
-  }
-  const PageBuffer own = page_buffer(copy_block_bytes);
-  const PageBuffer parents = page_buffer(copy_block_bytes);
-  for (PiecePair& pair : parts.compare) {
-    while (pair.own.bytes > 0) {
-      const uint64_t bytes = std::min<uint64_t>(pair.own.bytes, copy_block_bytes);
-      read_pages(*reader_, pair.own.file_offset, own.get(), bytes);
-      read_pages(*parent.reader_, pair.parents.file_offset, parents.get(), bytes);
-      Scatter scatter(target);
-      result.stats.kept_pages += write_differing(scatter, pair.own.address, own.get(), parents.get(), bytes);
-      scatter.flush();
-      pair.own.advance(bytes);
-      pair.parents.advance(bytes);
+  const std::span<const ChildPiece> pieces(parts.pieces);
+  const bool compares = std::ranges::any_of(pieces, &ChildPiece::has_parents);
+  const Kept* kept = compares ? &parent.keep_bytes() : nullptr;
+  const PageBuffer buffer = page_buffer(std::min<uint64_t>(copy_block_bytes, total_bytes(pieces)));
+  const PageBuffer parents = page_buffer(compares && !kept->bytes ? copy_block_bytes : 0);
+  for_each_block(pieces, [&](std::span<const ChildPiece> block, uint64_t bytes) {
+    read_pages(*reader_, block.front().file_offset, buffer.get(), bytes);
+    Scatter scatter(target);
+    char* own = buffer.get();
+    for (const ChildPiece& piece : block) {
+      if (!piece.has_parents()) {
+        scatter.add(piece.address, own, piece.bytes);
+      } else if (kept->bytes) {
+        const char* theirs = kept->bytes.get() + (piece.parents_offset - kept->file_offset);
+        result.stats.kept_pages += write_differing(scatter, piece.address, own, theirs, piece.bytes);
+      } else {
+        read_pages(*parent.reader_, piece.parents_offset, parents.get(), piece.bytes);
+        result.stats.kept_pages += write_differing(scatter, piece.address, own, parents.get(), piece.bytes);
+      }
+      own += piece.bytes;
     }
-  }
+    scatter.flush();
+  });
   result.stats.written_pages = pages_ - result.stats.kept_pages;
   return result;
 }

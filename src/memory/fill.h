@@ -8,11 +8,15 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "image/pagemap.h"
+#include "memory/block_io.h"
 #include "memory/pieces.h"
 #include "memory/vma.h"
 
@@ -20,8 +24,9 @@ namespace stasis {
 
 struct FillTarget {
   pid_t pid = 0;
-  int memory_fd = -1;  // /proc/PID/mem open for writing: for areas that the task itself may not write
-  std::string name;    // for messages
+  // /proc/PID/mem open for writing: for areas that the task itself may not write. Called when one is met.
+  std::function<int()> memory_fd;
+  std::string name;  // for messages
 };
 
 struct FillStats {
@@ -54,13 +59,21 @@ class FillPlan {
   ChildFill fill_child(const FillTarget& target, const FillPlan& parent, std::span<const AddressRange> inherited) const;
 
  private:
+  // What is stored, read once for all children that are compared with it.
+  struct Kept {
+    std::once_flag once;
+    PageBuffer bytes{nullptr, nullptr};  // null: too much to be kept
+    uint64_t file_offset = 0;
+  };
   void add(const PagePiece& piece, size_t area, bool is_vdso);
+  const Kept& keep_bytes() const;
 
   const PagemapReader* reader_;
   std::string shown_name_;
   std::vector<PagePiece> pieces_;  // ascending, without the vdso
   std::vector<uint64_t> stored_pages_;
   uint64_t pages_ = 0;
+  std::unique_ptr<Kept> kept_ = std::make_unique<Kept>();
 };
 
 }  // namespace stasis

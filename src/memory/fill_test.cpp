@@ -73,7 +73,7 @@ TEST(Fill, AreasOfEveryProtection) {
   EXPECT_EQ(plan.stored_pages(0), 3u);
   EXPECT_EQ(plan.stored_pages(2), 1u);
   const Fd memory = child.open("mem", O_RDWR);
-  EXPECT_EQ(plan.fill({child.pid(), memory.get(), "the child"}).written_pages, 8u);
+  EXPECT_EQ(plan.fill({child.pid(), [&] { return memory.get(); }, "the child"}).written_pages, 8u);
   EXPECT_EQ(letters_of(child, base, 12), "ab.def.hi..l");
 }
 
@@ -88,7 +88,8 @@ TEST(Fill, MuchOnSeveralThreads) {
   }
   const PagemapReader pages = image(store, 1, base, letters, page_present | page_lazy);
   const FillPlan plan(pages, std::vector<Vma>{anonymous(base, count)}, "pagemap-1.img");
-  plan.fill({child.pid(), child.open("mem", O_RDWR).get(), "the child"}, 2);
+  const Fd memory = child.open("mem", O_RDWR);
+  plan.fill({child.pid(), [&] { return memory.get(); }, "the child"}, 2);
   const std::string all = child.read(base, count * page);
   for (size_t i = 0; i < count; ++i) ASSERT_EQ(all[i * page + 7], letters.contains(i) ? letters[i] : '\0') << i;
 }
@@ -123,8 +124,9 @@ TEST(Fill, AnAreaThatIsNotThere) {
   ImageStore store = ImageStore::in_memory();
   const PagemapReader pages = image(store, 1, base, {{0, 'a'}});
   const FillPlan plan(pages, std::vector<Vma>{anonymous(base, 2)}, "pagemap-1.img");
+  const Fd memory = child.open("mem", O_RDWR);
   try {
-    plan.fill({child.pid(), child.open("mem", O_RDWR).get(), "the child"});
+    plan.fill({child.pid(), [&] { return memory.get(); }, "the child"});
     ADD_FAILURE() << "no error";
   } catch (const Error& e) {
     EXPECT_EQ(e.reason(), Reason::RESTORE_CALL_FAILED);
@@ -162,7 +164,8 @@ TEST(FillChild, KeepsEqualPagesSharedWithTheParent) {
   const FillPlan plan(child_pages, areas, "pagemap-2.img");
   const std::vector<AddressRange> inherited = {{address(base), address(base) + 8 * page}};
   const Fd memory = child.open("mem", O_RDWR);
-  const FillPlan::ChildFill result = plan.fill_child({child.pid(), memory.get(), "the child"}, parent, inherited);
+  const FillPlan::ChildFill result =
+      plan.fill_child({child.pid(), [&] { return memory.get(); }, "the child"}, parent, inherited);
 
   EXPECT_EQ(result.stats.kept_pages, 2u);
   EXPECT_EQ(result.stats.written_pages, 5u);
@@ -187,7 +190,7 @@ TEST(FillChild, WithoutAnyPageOfItsOwn) {
   const FillPlan parent(parent_pages, areas, "1");
   const FillPlan plan(child_pages, areas, "2");
   const std::vector<AddressRange> inherited = {{address(base) + page, address(base) + 4 * page}};
-  const auto result = plan.fill_child({child.pid(), -1, "the child"}, parent, inherited);
+  const auto result = plan.fill_child({child.pid(), {}, "the child"}, parent, inherited);
   EXPECT_EQ(result.drop, (std::vector<AddressRange>{{address(base) + page, address(base) + 2 * page}}));
 }
 

@@ -100,9 +100,9 @@ void ObjectStates::arm(const SettleView& view, SyscallBatch& batch) const {
   });
 }
 
-void prepare_task_objects() {
+void prepare_task_objects(const ProcStatus& root) {
   for (const TaskObject& row : task_objects())
-    if (row.prepare != nullptr) row.prepare();
+    if (row.prepare != nullptr) row.prepare(root);
   task_object_files();
 }
 

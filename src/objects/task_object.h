@@ -9,7 +9,7 @@
 //     struct State { uint64_t base = 0, size = 0; uint32_t flags = 0; };   // plain data, what an image holds
 //     struct Ask { BatchData old; };                                       // handles from ask() to answer()
 //
-//     static void prepare();                                       // once for a run, before any task stops
+//     static void prepare(const ProcStatus& root);                 // once for a run, before any task stops
 //     static constexpr const char* proc_files[] = {"timers"};      // files that look() reads of view.proc, read early
 //     static void look(const LookView&, State&);                   // dump: read from outside; may refuse by throwing
 //     static void ask(const LookView&, SyscallBatch&, Ask&, State&);     // dump: calls that only the task can make
@@ -97,7 +97,7 @@ struct Loss {
 struct TaskObject {
   std::string_view name;
   Scope scope;
-  void (*prepare)();
+  void (*prepare)(const ProcStatus& root);
   std::span<const char* const> proc_files;
   void (*make)(std::any&);
   void (*look)(const LookView&, std::any&);
@@ -117,7 +117,8 @@ struct TaskObject {
 const std::vector<TaskObject>& task_objects();
 
 // Before the freeze: asks the processor and this program's own /proc what would else be asked in it.
-void prepare_task_objects();
+// `root`: of the first task.
+void prepare_task_objects(const ProcStatus& root);
 // Files of /proc/PID that the objects of processes will read.
 const std::vector<const char*>& task_object_files();
 

@@ -205,8 +205,9 @@ void hand_over_files(PuppetTree& tree, Processes processes, const RestoredFiles&
   }
   // A channel carries one message at a time.
   const Processes all(receivers);
-  for (size_t first = 0; first < all.size(); first += FdChannels::kCount) {
-    const Processes some = all.subspan(first, std::min<size_t>(FdChannels::kCount, all.size() - first));
+  const auto channels = static_cast<size_t>(tree.channels().count());
+  for (size_t first = 0; first < all.size(); first += channels) {
+    const Processes some = all.subspan(first, std::min(channels, all.size() - first));
     int channel = 0;
     run_in_leaders(tree, some, waiter, [&](const PlannedProcess& p, SyscallBatch& batch) {
       take_over_files(tree, p, shares.at(&p), channel++, files, directories, batch, waiter);

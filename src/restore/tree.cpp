@@ -67,8 +67,8 @@ bool continues(const Vma& a, const Vma& b) {
 
 // The first of a row of numbers that no table of the tree has, at the end or in between. Not above them all: the
 // highest may be the last one that the limit of open files allows.
-int free_number(const RestorePlan& plan, const RestoredFiles& files) {
-  constexpr size_t kNeeded = FdChannels::kCount + 1;  // the stub itself has a number, too
+int free_number(const RestorePlan& plan, const RestoredFiles& files, int channels) {
+  const auto needed = static_cast<size_t>(channels) + 1;  // the stub itself has a number, too
   size_t number = 8;
   std::set<size_t> used;
   for (const auto& p : plan.processes) {
@@ -81,8 +81,13 @@ int free_number(const RestorePlan& plan, const RestoredFiles& files) {
       if (v.is_file() || v.has(vma_status::anon_shared)) mapped.insert({v.shmid, v.fdflags.value_or(0)});
     number = std::max({number, slots.size() + 3, mapped.size() + 2});
   }
-  for (auto next = used.lower_bound(number); next != used.end() && *next < number + kNeeded; ++next) number = *next + 1;
+  for (auto next = used.lower_bound(number); next != used.end() && *next < number + needed; ++next) number = *next + 1;
   return static_cast<int>(number);
+}
+
+// Each can be made use of by another process at the same time.
+int useful_channels(const RestorePlan& plan) {
+  return static_cast<int>(std::min<size_t>(plan.processes.size(), FdChannels::kMostChannels));
 }
 
 }  // namespace
@@ -95,7 +100,7 @@ PuppetTree::PuppetTree(RestorePlan& plan, const RestoreOptions& options, const I
       waiter_(waiter),
       vdso_(plan, options.vdso_by_jumps),
       filters_(plan),
-      channels_(free_number(plan, files)) {
+      channels_(free_number(plan, files, useful_channels(plan)), useful_channels(plan)) {
   // Orphans of puppets that have to be killed become ours, so that their pids are free again before a second try.
   prctl(PR_SET_CHILD_SUBREAPER, 1);
 }
@@ -296,8 +301,8 @@ void PuppetTree::fill_memory(PlannedProcess& p) {
   }
   PendingFill& pending = *(filling_[&p] = std::make_unique<PendingFill>());
   workers_->post([this, &p, &puppet, &pending] {
-    const FillTarget target{p.pid, puppet.memory_fd(), p.describe()};
-    if (!vdso_.inherited(p)) vdso_.write(p, target.memory_fd);
+    const FillTarget target{p.pid, [&puppet] { return puppet.memory_fd(); }, p.describe()};
+    if (!vdso_.inherited(p)) vdso_.write(p, puppet.memory_fd());
     if (p.origin == nullptr)
       pending.result.stats = p.fill->fill(target);
     else
@@ -341,10 +346,11 @@ void lock_area(SyscallBatch& batch, const Vma& v, uint64_t stored_pages, bool ha
 
 }  // namespace
 
-void PuppetTree::advise_memory(PlannedProcess& p) {
+void PuppetTree::start_advice(PlannedProcess& p) {
   Puppet& puppet = this->puppet(p);
   const FillPlan& fill = *p.fill;
-  SyscallBatch batch;
+  auto owned = std::make_unique<SyscallBatch>();
+  SyscallBatch& batch = *owned;
   const auto run_if_full = [&] {
     if (batch.size() + kBatchRoom <= kLeaderSlotBytes) return;
     puppet.run(batch, waiter_);
@@ -381,7 +387,9 @@ void PuppetTree::advise_memory(PlannedProcess& p) {
       batch.must(uapi::sys_mseal, {v.start, v.size_bytes(), 0});
       run_if_full();
     }
-  if (!batch.empty()) puppet.run(batch, waiter_);
+  if (batch.empty()) return;
+  puppet.start(batch);
+  batches_[&p] = std::move(owned);
 }
 
 // ---- the dead, and threads -------------------------------------------------------------------------------

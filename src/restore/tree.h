@@ -60,7 +60,8 @@ class PuppetTree {
   void start_outside(const TreeStep& step, bool sibling);
   void queue(const TreeStep& step);
   void run_queued();
-  void fill_born();
+  bool must_fill_before(int actor) const;
+  void fill_born(bool queued_run = false);
   void fill_mapped();
   void come_to_rest(int node);
   void end_temporary(const TreeStep& step);
@@ -73,7 +74,7 @@ class PuppetTree {
   void start_memory(PlannedProcess& p);
   void fill_memory(PlannedProcess& p);
   void finish_memory(PlannedProcess& p);
-  void advise_memory(PlannedProcess& p);
+  void start_advice(PlannedProcess& p);
   std::vector<AddressRange> inherited_ranges(const PlannedProcess& p) const;
   int shared_object(uint64_t shmid);
   int mapped_file(uint32_t id, uint32_t mode);

@@ -25,8 +25,8 @@ namespace {
 
 // Room for one more step in a slot.
 constexpr size_t kStepBytes = 1024;
-// While the next ones are cloned, the memory of these is filled.
-constexpr size_t kBornAtOnce = 32;
+// While the next ones are cloned, the memory of these is made.
+constexpr size_t kBornAtOnce = 16;
 
 // Ids for temporary processes that have no id to keep: free ones, that are not of the tree, and far from those that the
 // kernel gives next.
@@ -94,7 +94,8 @@ void PuppetTree::build(bool sibling) {
   for (auto& p : plan_.processes) finish_memory(*p);
   // Advice that would change what a fork does comes after all forks (O-43).
   for (auto& p : plan_.processes)
-    if (!p->zombie) advise_memory(*p);
+    if (!p->zombie) start_advice(*p);
+  for (auto& [p, batch] : std::exchange(batches_, {})) puppet(*p).finish(*batch, waiter_);
   // A file held open for writing cannot be executed.
   mapped_files_.clear();
   shared_objects_.clear();
@@ -130,7 +131,7 @@ void PuppetTree::queue(const TreeStep& step) {
   // It must have been born; and a group must have begun, or still have whoever is about to leave it.
   if (by_node_[static_cast<size_t>(actor)] == nullptr || (joins_other && (begins_groups_ || led_.contains(actor))))
     run_queued();
-  if (create) fill_born();
+  if (create && must_fill_before(actor)) fill_born();
   come_to_rest(actor);
   if (create) {
     // A child is born with the memory that its creator has then.
@@ -166,6 +167,7 @@ void PuppetTree::queue(const TreeStep& step) {
 void PuppetTree::run_queued() {
   for (const auto& [node, work] : queued_) come_to_rest(node);
   for (auto& [node, work] : queued_) puppet_at(node).start(work.batch);
+  fill_born(true);
   for (auto& [node, work] : queued_) {
     try {
       puppet_at(node).finish(work.batch, waiter_);
@@ -204,10 +206,22 @@ void PuppetTree::fill_mapped() {
   for (PlannedProcess* p : std::exchange(mapping_, {})) fill_memory(*p);
 }
 
+// A creator has its memory before it clones. And received files must not be seen by whoever is cloned with a copy of
+// that table.
+bool PuppetTree::must_fill_before(int actor) const {
+  return std::ranges::any_of(born_,
+                             [&](const auto& born) { return born.first == actor || (born.second & CLONE_FILES) != 0; });
+}
+
 // Memory of those that were born since the last time. Their own calls run while the next ones are cloned.
-void PuppetTree::fill_born() {
+// `queued_run`: what is queued runs now, these have to wait.
+void PuppetTree::fill_born(bool queued_run) {
   fill_mapped();
-  for (const auto& [node, tables] : born_) {
+  for (const auto& [node, tables] : std::exchange(born_, {})) {
+    if (queued_run && queued_.contains(node)) {
+      born_.emplace_back(node, tables);
+      continue;
+    }
     PlannedProcess& p = *process_of(node);
     start_memory(p);
     // In a shared table the numbers of received files must be free again before the next one receives.
@@ -216,7 +230,6 @@ void PuppetTree::fill_born() {
     else
       mapping_.push_back(&p);
   }
-  born_.clear();
 }
 
 // Its slot is free: the calls that make its areas are done.

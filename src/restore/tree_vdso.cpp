@@ -52,8 +52,18 @@ TreeVdso::Choice TreeVdso::choose(PlannedProcess& p, bool jumps_only) {
   const auto read = [&](uint64_t start, uint64_t end) { return read_stored_bytes(*p.pages, start, end); };
   const auto image_at = [&](const VdsoLayout& at) { return read(at.vdso_start, at.vdso_start + at.vdso_size); };
   Vdso dumped{choice.layout, image_at(choice.layout)};
+  const auto is_same = [&](const Image& image) {
+    return same_distances(image.layout, choice.layout) && image.dumped == dumped.image;
+  };
+  const auto known = std::ranges::find_if(images_, is_same);
+  if (known != images_.end() && known->is_own) {
+    choice.way = Way::in_place;
+    choice.image = static_cast<size_t>(known - images_.begin());
+    return choice;
+  }
   std::string difference = jumps_only ? "so it was asked" : vdso_difference(dumped, own_);
-  if (!same_vdso_code(dumped, own_) || jumps_only) refuse_threads_inside(p, choice.layout);
+  const bool same_code = same_vdso_code(dumped, own_);
+  if (!same_code || jumps_only) refuse_threads_inside(p, choice.layout);
   if (!difference.empty())
     if (const auto marked = take_marked_vdso(p.vmas.areas, read)) {
       // The vdso that it jumped to is of no use here: nobody else knows its address.
@@ -64,12 +74,9 @@ TreeVdso::Choice TreeVdso::choose(PlannedProcess& p, bool jumps_only) {
       if (!jumps_only) difference = vdso_difference(dumped, own_);
     }
   choice.way = difference.empty() ? Way::in_place : Way::jumps;
-  const auto is_same = [&](const Image& image) {
-    return same_distances(image.layout, choice.layout) && image.dumped == dumped.image;
-  };
   choice.image = static_cast<size_t>(std::ranges::find_if(images_, is_same) - images_.begin());
   if (choice.image < images_.size()) return choice;
-  images_.push_back({dumped.image, choice.layout, {}});
+  images_.push_back({dumped.image, choice.layout, choice.way == Way::in_place && same_code, {}});
   if (choice.way == Way::jumps) log_info("{}: its vdso jumps to that of this kernel: {}", p.describe(), difference);
   return choice;
 }

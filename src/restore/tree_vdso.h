@@ -40,6 +40,7 @@ class TreeVdso {
   struct Image {
     std::vector<std::byte> dumped;
     VdsoLayout layout;                  // that of the first process which has it; the distances are those of all
+    bool is_own;                        // in place, and the code is that of this kernel
     std::vector<std::byte> with_jumps;  // made when it is needed
   };
   Choice choose(PlannedProcess& p, bool jumps_only);

@@ -53,10 +53,10 @@ int make_stub_file() {
   const int first = options.channels->first_number();
   const int stub = options.channels->end_number();
   const int high_stub = fcntl(stub_fd, F_DUPFD_CLOEXEC, stub + 1);
-  int high_ends[FdChannels::kCount];
-  for (int i = 0; i < FdChannels::kCount; ++i)
+  int high_ends[FdChannels::kMostChannels];
+  for (int i = 0; i < options.channels->count(); ++i)
     high_ends[i] = fcntl(options.channels->puppet_end(i), F_DUPFD_CLOEXEC, stub + 1);
-  for (int i = 0; i < FdChannels::kCount; ++i)
+  for (int i = 0; i < options.channels->count(); ++i)
     if (dup3(high_ends[i], options.channels->number(i), 0) < 0) _exit(2);
   if (dup3(high_stub, stub, O_CLOEXEC) < 0) _exit(3);
   if (first > 0) close_range(0, static_cast<unsigned>(first) - 1, 0);
@@ -100,12 +100,12 @@ void await_event(StopWaiter& waiter, pid_t pid, int event) {
 
 // ---- descriptors -----------------------------------------------------------------------------------------
 
-FdChannels::FdChannels(int first_number) : first_number_(first_number) {
-  for (size_t i = 0; i < kCount; ++i) {
+FdChannels::FdChannels(int first_number, int count) : first_number_(first_number) {
+  for (int i = 0; i < count; ++i) {
     int pair[2];
     check(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), "cannot make a socket pair");
-    controller_ends_[i].reset(pair[0]);
-    puppet_ends_[i].reset(pair[1]);
+    controller_ends_.emplace_back(pair[0]);
+    puppet_ends_.emplace_back(pair[1]);
   }
 }
 
@@ -281,7 +281,7 @@ void Puppet::finish(SyscallBatch& batch, StopWaiter& waiter) {
 }
 
 int Puppet::memory_fd() {
-  if (!memory_) memory_ = ProcDir(pid_).open("mem", O_RDWR);
+  std::call_once(memory_opened_, [&] { memory_ = ProcDir(pid_).open("mem", O_RDWR); });
   return memory_.get();
 }
 

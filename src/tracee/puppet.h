@@ -4,6 +4,7 @@
 
 #include <array>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,15 +20,17 @@ namespace stasis {
 // there are channels can receive at once.
 class FdChannels {
  public:
-  static constexpr int kCount = 16;
+  static constexpr int kMostChannels = 16;
   // Most descriptors in one message (SCM_MAX_FD of the kernel).
   static constexpr size_t kMost = 253;
 
-  // `first_number`: the descriptor number of channel 0 in every puppet; the others follow.
-  explicit FdChannels(int first_number);
+  // `first_number`: the descriptor number of channel 0 in every puppet; the others follow. `count`: up to
+  // kMostChannels.
+  FdChannels(int first_number, int count);
+  int count() const { return static_cast<int>(controller_ends_.size()); }
   int first_number() const { return first_number_; }
   int number(int channel) const { return first_number_ + channel; }
-  int end_number() const { return first_number_ + kCount; }
+  int end_number() const { return first_number_ + count(); }
   int puppet_end(int channel) const { return puppet_ends_[static_cast<size_t>(channel)].get(); }
   void close_puppet_ends();
 
@@ -38,7 +41,7 @@ class FdChannels {
   void receive(SyscallBatch& batch, int channel, size_t count) const;
 
  private:
-  std::array<Fd, kCount> controller_ends_, puppet_ends_;
+  std::vector<Fd> controller_ends_, puppet_ends_;
   int first_number_;
 };
 
@@ -113,6 +116,7 @@ class Puppet {
   pid_t pid_ = 0;
   BatchHost host_;
   std::vector<Tracee> threads_;
+  std::once_flag memory_opened_;
   Fd memory_;
   int stop_signal_ = 0;
 

@@ -20,6 +20,7 @@ namespace {
 using namespace testing;
 
 constexpr int kChannel = 10;
+constexpr int kChannels = 5;
 constexpr uint64_t kAreaAt = 0x5000'0000'0000, kMemoryAt = 0x5100'0000'0000;
 
 bool may_choose_ids() {
@@ -57,7 +58,7 @@ class PuppetTest : public ::testing::Test {
   }
 
   StopWaiter waiter_;
-  FdChannels channels_{kChannel};
+  FdChannels channels_{kChannel, kChannels};
 };
 
 // All that a process without memory of its own shows.
@@ -70,7 +71,7 @@ TEST_F(PuppetTest, RootHasNothingButItsArea) {
   const auto maps = parse_maps(maps_of(root->pid()));
   for (const Mapping& m : maps)
     EXPECT_TRUE(m.name == "[vsyscall]" || (m.start >= kAreaAt && m.end <= root->host().area().end())) << m.name;
-  std::vector<int> channels(FdChannels::kCount);
+  std::vector<int> channels(kChannels);
   std::iota(channels.begin(), channels.end(), kChannel);
   EXPECT_EQ(ProcDir(root->pid()).list("fd"), channels) << "the channels and nothing else";
   EXPECT_EQ(status_of(root->pid()).sig_ignored, 0u);
@@ -173,7 +174,7 @@ TEST_F(PuppetTest, AFullMessageOfDescriptorsArrives) {
   SyscallBatch batch;
   channels_.receive(batch, 0, sent.size());
   root->run(batch, waiter_);
-  EXPECT_EQ(ProcDir(root->pid()).list("fd").size(), FdChannels::kMost + FdChannels::kCount);
+  EXPECT_EQ(ProcDir(root->pid()).list("fd").size(), FdChannels::kMost + kChannels);
 }
 
 TEST_F(PuppetTest, NothingIsLeftOfTheStubOrTheArea) {

@@ -23,7 +23,7 @@ bool has_cookies() {
 
 }  // namespace
 
-void CoreScheduling::prepare() {
+void CoreScheduling::prepare(const ProcStatus&) {
   has_cookies();
 }
 

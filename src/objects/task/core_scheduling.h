@@ -13,7 +13,7 @@ struct CoreScheduling {
   struct State {
     uint64_t cookie = 0;
   };
-  static void prepare();
+  static void prepare(const ProcStatus& root);
   static void look(const LookView& view, State& state);
   static std::optional<Loss> loss(const State& state);
 };

@@ -21,7 +21,7 @@ NumberSet affinity_of(pid_t tid) {
 
 }  // namespace
 
-void CpuAffinity::prepare() {
+void CpuAffinity::prepare(const ProcStatus&) {
   online();
 }
 

@@ -13,7 +13,7 @@ struct CpuAffinity {
     bool told = false;  // false: what the task inherits stays
     NumberSet cpus;     // empty: all
   };
-  static void prepare();
+  static void prepare(const ProcStatus& root);
   static void look(const LookView& view, State& state);
   static void encode_extension(const State& state, pb::extension_task& task);
   static void decode_extension(const pb::extension_task& task, State& state);

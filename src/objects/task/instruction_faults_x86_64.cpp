@@ -17,7 +17,7 @@ bool cpuid_can_fault() {
 
 }  // namespace
 
-void InstructionFaults::prepare() {
+void InstructionFaults::prepare(const ProcStatus&) {
   cpuid_can_fault();
 }
 

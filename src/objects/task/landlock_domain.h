@@ -17,7 +17,7 @@ struct LandlockDomain {
   struct Ask {
     std::optional<SyscallBatch::Call> look_at_witness;
   };
-  static void prepare();
+  static void prepare(const ProcStatus& root);
   static void ask(const LookView& view, SyscallBatch& batch, Ask& ask, State& state);
   static void answer(const SyscallBatch& batch, const Ask& ask, State& state);
   static std::optional<Loss> loss(const State& state);

@@ -50,7 +50,7 @@ NumberSet usable(const NumaPolicy::State& state, const SettleView& view) {
 
 }  // namespace
 
-void NumaPolicy::prepare() {
+void NumaPolicy::prepare(const ProcStatus&) {
   limit();
 }
 

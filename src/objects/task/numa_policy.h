@@ -17,7 +17,7 @@ struct NumaPolicy {
   struct Ask {
     BatchData mode, nodes;
   };
-  static void prepare();
+  static void prepare(const ProcStatus& root);
   static void ask(const LookView& view, SyscallBatch& batch, Ask& ask, State& state);
   static void answer(const SyscallBatch& batch, const Ask& ask, State& state);
   static void encode_extension(const State& state, pb::extension_task& task);

@@ -1,6 +1,7 @@
 #include "objects/task/oom_score.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -26,11 +27,11 @@ void OomScore::decode(const pb::core_entry& core, State& state) {
 
 void OomScore::apply(const State& state, const SettleView& view) {
   if (!state.adjustment) return;
-  ProcDir proc(view.pid);
-  const int present = parse_oom_score_adj(proc.read("oom_score_adj"));
+  // Every new process has that of this program.
+  static const int present = parse_oom_score_adj(ProcDir(getpid()).read("oom_score_adj"));
   if (present == *state.adjustment) return;
   try {
-    proc.write("oom_score_adj", fmt::format("{}", *state.adjustment));
+    ProcDir(view.pid).write("oom_score_adj", fmt::format("{}", *state.adjustment));
   } catch (const Error& e) {
     if (e.error_number() != EACCES) throw;
     throw Error(Reason::NO_PRIVILEGE,

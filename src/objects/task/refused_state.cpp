@@ -51,7 +51,7 @@ void RefusedThreadState::look(const LookView& view, State&) {
                   "tasks that emulate system calls, as Wine does, cannot be saved");
 }
 
-void RefusedProcessState::prepare() {
+void RefusedProcessState::prepare(const ProcStatus&) {
   own_confinement();
 }
 

@@ -19,7 +19,7 @@ struct RefusedProcessState {
   static constexpr std::string_view name = "process state that is not saved";
   static constexpr Scope scope = Scope::process;
   struct State {};
-  static void prepare();
+  static void prepare(const ProcStatus& root);
   static void look(const LookView& view, State& state);
   static void decode(const pb::core_entry& core, State& state);
 };

@@ -28,7 +28,7 @@ struct CpuRegisters {
     uint32_t restart_code = 0;
     std::optional<uint64_t> wait_left_ns;  // of the call that pending_sleep() tells
   };
-  static void prepare();
+  static void prepare(const ProcStatus& root);
   // The thread is stopped where its own code stopped; the registers that Tracee keeps are right.
   static void look(const LookView& view, State& state);
   static void encode(const State& state, pb::core_entry& core);

@@ -103,7 +103,7 @@ void save_registers(const Registers& own, pid_t memory_of, std::optional<uint64_
 
 const pb::core_entry::march CpuRegisters::architecture = pb::core_entry::X86_64;
 
-void CpuRegisters::prepare() {
+void CpuRegisters::prepare(const ProcStatus&) {
   // Each CPUID instruction is a trap to the hypervisor.
   XsaveLayout::of_this_cpu();
   arch::extended_state_size();

@@ -100,7 +100,7 @@ void set_clamps(const Scheduling::Clamps& clamps, const SettleView& view) {
 
 }  // namespace
 
-void Scheduling::prepare() {
+void Scheduling::prepare(const ProcStatus&) {
   common_slice_ns();
 }
 

@@ -30,7 +30,7 @@ struct Scheduling {
     Clamps clamps;
     bool operator==(const State&) const = default;
   };
-  static void prepare();
+  static void prepare(const ProcStatus& root);
   static void look(const LookView& view, State& state);
   static void encode(const State& state, pb::core_entry& core);
   static void decode(const pb::core_entry& core, State& state);

@@ -30,7 +30,7 @@ const Speculation::Controls& own() {
 
 }  // namespace
 
-void Speculation::prepare() {
+void Speculation::prepare(const ProcStatus&) {
   own();
 }
 

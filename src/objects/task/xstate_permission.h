@@ -17,7 +17,7 @@ struct XstatePermission {
     SyscallBatch::Call call;
     bool asked = false;
   };
-  static void prepare();
+  static void prepare(const ProcStatus& root);
   // On a CPU without such registers nothing is asked.
   static void ask(const LookView& view, SyscallBatch& batch, Ask& ask, State& state);
   static void answer(const SyscallBatch& batch, const Ask& ask, State& state);

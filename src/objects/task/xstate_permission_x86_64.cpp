@@ -8,7 +8,7 @@
 
 namespace stasis {
 
-void XstatePermission::prepare() {
+void XstatePermission::prepare(const ProcStatus&) {
   XsaveLayout::of_this_cpu();
 }
 
