@@ -7,9 +7,12 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <numeric>
 
+#include "kernel/proc.h"
 #include "kernel/process.h"
 #include "kernel/uapi.h"
 #include "tracee/test_victim.h"
@@ -33,7 +36,10 @@ bool may_choose_ids() {
 
 // A pid that nothing has; high, so that the kernel's counter is elsewhere.
 pid_t free_pid(int offset) {
-  pid_t pid = 30000 + offset;
+  // Far from the next ones of the kernel, and from those that another run of this test takes at the same time.
+  static const pid_t most = std::atoi(std::string(read_system_file("sys/kernel/pid_max")).c_str());
+  static const pid_t base = 1000 + static_cast<pid_t>(getpid() * 997L % (most - 3000));
+  pid_t pid = base + offset;
   while (kill(pid, 0) == 0 || errno != ESRCH) ++pid;
   return pid;
 }
@@ -206,14 +212,19 @@ TEST_F(PuppetTest, AllDieWithTheController) {
   const pid_t first = free_pid(600), second = free_pid(601), thread = free_pid(602);
   const pid_t controller = fork();
   if (controller == 0) {
-    const auto root = start();
-    const auto a = clone(*root, first), b = clone(*a, second);
-    SyscallBatch batch;
-    Puppet::clone_thread(batch, thread);
-    root->run(batch, waiter_);
-    root->adopt_thread(thread, waiter_);
-    pids[0] = root->pid();
-    for (;;) pause();
+    try {
+      const auto root = start();
+      const auto a = clone(*root, first), b = clone(*a, second);
+      SyscallBatch batch;
+      Puppet::clone_thread(batch, thread);
+      root->run(batch, waiter_);
+      root->adopt_thread(thread, waiter_);
+      pids[0] = root->pid();
+      for (;;) pause();
+    } catch (const Error& e) {
+      std::fprintf(stderr, "%s\n", e.what());
+    }
+    _exit(1);
   }
   ASSERT_TRUE(wait_until([&] { return pids[0] != 0; }));
   EXPECT_EQ(kill(second, 0), 0);
