@@ -31,6 +31,7 @@
 #include "checkpoint/frozen_process.h"
 #include "checkpoint/losses.h"
 #include "checkpoint/process_images.h"
+#include "checkpoint/sharing.h"
 #include "image/pagemap.h"
 #include "image/store.h"
 #include "kernel/process.h"
@@ -173,7 +174,8 @@ class Checkpoint {
       p->look(options_, filters_, waiter_);
     }
     workers_.finish();
-    check_sharing();
+    number_thread_tables(processes_, ids_);
+    check_sharing(processes_);
     check_tree();
     check_interrupted();
   }
@@ -232,24 +234,6 @@ class Checkpoint {
       return parse_stat(ProcDir(pid).read("stat")).zombie();
     } catch (const Error&) {
       return kill(pid, 0) != 0 && errno == ESRCH;
-    }
-  }
-
-  void check_sharing() const {
-    constexpr const char* kWhat[] = {"its memory", "its signal handlers", "its descriptor table",
-                                     "its working directory and root"};
-    // Numbers are given in the order of appearance, this program's first: one that is not higher than all before is
-    // shared. Descriptors and directories may be shared within the tree, but not with this program.
-    std::array<uint32_t, 4> highest{1, 1, 1, 1};
-    for (const auto& p : processes_) {
-      const std::array<uint32_t, 4> numbers{p->ids.vm, p->ids.sighand, p->ids.files, p->ids.fs};
-      for (size_t k = 0; k < numbers.size(); ++k) {
-        if (numbers[k] <= (k < 2 ? highest[k] : 1))
-          throw Error(Reason::UNSUPPORTED_STATE, fmt::format("it shares {} with another process", kWhat[k]))
-              .object(p->describe())
-              .remedy("this version saves processes that share none of them");
-        highest[k] = numbers[k];
-      }
     }
   }
 
@@ -330,9 +314,11 @@ class Checkpoint {
     for (auto& p : processes_) {
       if (tables.insert(p->ids.files).second)
         files_.add_process(p->ids.files, p->pid(), p->pidfd.get(), p->leader().stat.comm, p->descriptors);
-      p->exe_file_id = path_file(*p, "exe", O_RDONLY, "the executable");
-      p->cwd_file_id = path_file(*p, "cwd", O_RDONLY | O_DIRECTORY, "the working directory");
-      p->root_file_id = path_file(*p, "root", O_RDONLY | O_DIRECTORY, "the root directory");
+      p->exe_file_id = path_file(*p, p->proc, "exe", O_RDONLY, "the executable");
+      p->cwd_file_id = path_file(*p, p->proc, "cwd", O_RDONLY | O_DIRECTORY, "the working directory");
+      p->root_file_id = path_file(*p, p->proc, "root", O_RDONLY | O_DIRECTORY, "the root directory");
+      for (FrozenThread& t : p->threads)
+        if (t.own_tables) collect_files_of_thread(*p, t, tables);
       for (Vma& v : p->vmas)
         if (v.is_file()) v.shmid = mapped_file(*p, p->mappings[v.mapping], v);
     }
@@ -340,21 +326,30 @@ class Checkpoint {
     check_interrupted();
   }
 
+  void collect_files_of_thread(FrozenProcess& p, FrozenThread& t, std::set<uint32_t>& tables) {
+    OwnTables& own = *t.own_tables;
+    if (tables.insert(own.ids.files).second)
+      files_.add_process(own.ids.files, t.tracee->tid(), own.pidfd.get(), t.stat.comm, own.descriptors);
+    const ProcDir dir(t.tracee->tid());
+    own.cwd_file_id = path_file(p, dir, "cwd", O_RDONLY | O_DIRECTORY, "the working directory of a thread");
+    own.root_file_id = path_file(p, dir, "root", O_RDONLY | O_DIRECTORY, "the root directory of a thread");
+  }
+
   // The file behind a link of /proc/PID. Most processes of a tree have the same few.
-  uint32_t path_file(FrozenProcess& p, const char* link, uint32_t flags, const char* what) {
+  uint32_t path_file(FrozenProcess& p, const ProcDir& dir, const char* link, uint32_t flags, const char* what) {
     PathFile file{.flags = flags};
     // The tasks are frozen and share root and mounts: the same path is the same file.
-    file.link = p.proc.readlink(link).value_or(std::string());
+    file.link = dir.readlink(link).value_or(std::string());
     // A program that was started from a memfd: its name says nothing.
     if (file.link.starts_with("/memfd:") && file.link.ends_with(" (deleted)"))
-      return nameless_file(p, p.proc.open(link, O_RDONLY), flags);
+      return nameless_file(p, dir.open(link, O_RDONLY), flags);
     const auto [at, fresh] = known_paths_.try_emplace({flags, file.link}, 0u);
     if (!fresh) return at->second;
-    if (fstatat(p.proc.fd(), link, &file.st, 0) != 0)
+    if (fstatat(dir.fd(), link, &file.st, 0) != 0)
       throw Error(Reason::FILE_UNREACHABLE, fmt::format("{} cannot be looked at", what))
           .object(p.describe())
           .error_number(errno);
-    const Fd fd = p.proc.open(link, O_PATH);
+    const Fd fd = dir.open(link, O_PATH);
     file.fd = fd.get();
     file.who = fmt::format("{} ({}) of {}", what, file.link, p.describe());
     return at->second = files_.add_path_file(file);
@@ -371,7 +366,8 @@ class Checkpoint {
     if (v.has(vma_status::memfd))
       at->second = nameless_file(p, open_mapped(p.proc, m.start, m.end, p.describe()), flags);
     else
-      at->second = path_file(p, fmt::format("map_files/{:x}-{:x}", m.start, m.end).c_str(), flags, "the mapped file");
+      at->second =
+          path_file(p, p.proc, fmt::format("map_files/{:x}-{:x}", m.start, m.end).c_str(), flags, "the mapped file");
     return at->second;
   }
 

@@ -13,6 +13,7 @@
 #include "kernel/process.h"
 #include "memory/vdso.h"
 #include "objects/task/future_locks.h"
+#include "objects/thread_births.h"
 
 namespace stasis {
 
@@ -151,12 +152,46 @@ void FrozenProcess::look(const DumpOptions& options, SeccompFilters& filters, St
       states.look(v);
     } else if (kcmp(pid(), t.tracee->tid(), uapi::kcmp_files) != 0 ||
                kcmp(pid(), t.tracee->tid(), uapi::kcmp_fs) != 0) {
-      throw Error(Reason::UNSUPPORTED_STATE,
-                  fmt::format("its thread {} has descriptors or a working directory of its own", t.tracee->tid()))
-          .object(describe())
-          .remedy("this version saves threads that share both with their process");
+      look_at_tables(t);
     }
   }
+}
+
+void FrozenProcess::look_at_tables(FrozenThread& t) {
+  const pid_t tid = t.tracee->tid();
+  t.own_tables = std::make_unique<OwnTables>();
+  t.own_tables->pidfd.reset(pidfd_open(tid, uapi::pidfd_thread));
+  if (!t.own_tables->pidfd)
+    throw Error(Reason::UNSUPPORTED_STATE,
+                fmt::format("its thread {} has descriptors or a working directory of its own", tid))
+        .object(describe())
+        .remedy("use Linux 6.9 or later, which tells the descriptors of a thread");
+  ProcDir dir(tid);
+  for (const int number : dir.fds()) {
+    const FdInfo info = parse_fdinfo(dir.read(fmt::format("fdinfo/{}", number).c_str(), scratch));
+    t.own_tables->descriptors.push_back({number, (info.flags & O_CLOEXEC) != 0});
+  }
+}
+
+void FrozenProcess::check_thread_tables() const {
+  std::vector<ThreadTables> tables;
+  bool own = false;
+  for (const FrozenThread& t : threads) {
+    const KernelIds& numbers = t.own_tables ? t.own_tables->ids : ids;
+    tables.push_back({numbers.files, numbers.fs});
+    own |= t.own_tables != nullptr;
+  }
+  if (!own) return;
+  if (plan_thread_births(tables).empty())
+    throw Error(Reason::UNSUPPORTED_STATE, "its threads share descriptors and working directories crosswise")
+        .object(describe())
+        .remedy("let threads that share one of them share the other one, too");
+  for (const FrozenThread& t : threads)
+    if (t.states.get<Seccomp>().filter != threads.front().states.get<Seccomp>().filter)
+      throw Error(Reason::UNSUPPORTED_STATE,
+                  "its threads differ in their seccomp filters, and in descriptors or working directory")
+          .object(describe())
+          .remedy("install the filters in all threads (SECCOMP_FILTER_FLAG_TSYNC)");
 }
 
 // Batches run with the seccomp mode suspended. That ends with this program: whoever may not make the calls of the way

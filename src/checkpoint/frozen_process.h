@@ -27,6 +27,14 @@ namespace stasis {
 inline constexpr size_t kManyMappings = 1500;
 size_t warm_proc(pid_t pid) noexcept;
 
+// A descriptor table or an fs struct that is not the leader's.
+struct OwnTables {
+  KernelIds ids;  // files and fs
+  std::vector<DescriptorNumber> descriptors;
+  Fd pidfd;
+  uint32_t cwd_file_id = 0, root_file_id = 0;
+};
+
 struct FrozenThread {
   explicit FrozenThread(Tracee& t) : tracee(&t), states(Scope::thread) {}
 
@@ -35,6 +43,7 @@ struct FrozenThread {
   ProcStatus status;
   std::optional<uint64_t> waited_ns;  // LookView
   ObjectStates states;
+  std::unique_ptr<OwnTables> own_tables;  // null: it shares both with the leader, as nearly all do
 };
 
 struct FrozenProcess {
@@ -53,6 +62,9 @@ struct FrozenProcess {
   void add_jobs(std::vector<std::function<void()>>& jobs, bool few_processes, MappingReader* mapping_reader);
   void read_registers();
   void look(const DumpOptions& options, SeccompFilters& filters, StopWaiter& waiter);
+
+  // Threads with tables of their own, once these have numbers: whether a restore can make them.
+  void check_thread_tables() const;
 
   // CLOCK_MONOTONIC of the image: known before the leader's batch.
   void set_clock(const pb::timespec& monotonic);
@@ -92,6 +104,7 @@ struct FrozenProcess {
   void read_code();
   void read_threads(ProcDir& dir, size_t first, size_t end);
   void let_heal(StopWaiter& waiter);
+  void look_at_tables(FrozenThread& thread);
   void look_at_filters(FrozenThread& thread, SeccompFilters& filters);
   ReportSignal report_signal() const;
   LookView view(FrozenThread& thread, const DumpOptions& options);

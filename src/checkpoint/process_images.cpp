@@ -51,6 +51,16 @@ void write_mm(const FrozenProcess& p, ImageStore& store) {
   store.write_single(ImageKind::MM, static_cast<uint64_t>(p.pid()), mm);
 }
 
+void encode_tables(const FrozenProcess& p, const FrozenThread& t, pb::extension_tables& out) {
+  const OwnTables& own = *t.own_tables;
+  out.set_files_id(own.ids.files);
+  out.set_fs_id(own.ids.fs);
+  if (own.ids.fs == p.ids.fs) return;
+  out.set_cwd_id(own.cwd_file_id);
+  out.set_root_id(own.root_file_id);
+  out.set_umask(t.status.umask.value_or(022));
+}
+
 }  // namespace
 
 void write_process_images(const FrozenProcess& p, ImageStore& store) {
@@ -76,6 +86,7 @@ void write_extension(const FrozenProcess& p, ExtensionWriter& extension) {
       encode_extension(p.vmas, task);
     }
     t.states.encode_extension(task);
+    if (t.own_tables) encode_tables(p, t, *task.mutable_thread()->mutable_tables());
     extension.write(task);
   }
 }

@@ -29,7 +29,8 @@ bool each_known(const Messages& all) {
 bool all_known(const pb::extension_task& task) {
   const pb::extension_thread& thread = task.thread();
   return known(task) && known(thread) && known(thread.numa()) && each_known(thread.speculation()) &&
-         known(thread.deadline()) && known(task.process()) && known(task.mm()) && each_known(task.mm().vmas());
+         known(thread.deadline()) && known(thread.tables()) && known(task.process()) && known(task.mm()) &&
+         each_known(task.mm().vmas());
 }
 
 [[noreturn]] void of_the_future(const std::string& shown_name) {

@@ -65,6 +65,12 @@ void FilterInheritance::install_for_child(int creator, int child, Puppet& puppet
   installed_[static_cast<size_t>(child)] = installed;
 }
 
+void FilterInheritance::install_all(const PlannedProcess& p, Puppet& puppet, StopWaiter& waiter) {
+  if (!needed_) return;
+  const std::span<const uint32_t> filters = p.threads.front().filters;
+  install(puppet, puppet.pid(), filters.subspan(installed_[node_of_.at(&p)]), waiter);
+}
+
 bool FilterInheritance::clone_threads(const PlannedProcess& p, Puppet& puppet, StopWaiter& waiter) {
   if (!needed_ || std::all_of(p.threads.begin(), p.threads.end(), [](const auto& t) { return t.filters.empty(); }))
     return false;

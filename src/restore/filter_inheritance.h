@@ -23,6 +23,8 @@ class FilterInheritance {
   void suspend(Puppet& puppet) const;
   // Before the puppet of one node of the tree plan clones that of another.
   void install_for_child(int creator, int child, Puppet& puppet, StopWaiter& waiter);
+  // All filters of the leader, in its puppet.
+  void install_all(const PlannedProcess& p, Puppet& puppet, StopWaiter& waiter);
   // The leader's filters and all other threads, with theirs. False if the process has none: then nothing was done.
   bool clone_threads(const PlannedProcess& p, Puppet& puppet, StopWaiter& waiter);
 

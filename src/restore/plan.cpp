@@ -59,6 +59,7 @@ class PlanReader {
     }
     check_namespaces(inventory);
     check_sharing();
+    plan_threads();
     plan_births();
     check_pids();
     place_area();
@@ -182,6 +183,46 @@ class PlanReader {
     const std::string who = fmt::format("the task {} of extension.img", t.tid);
     if (t.tid == p.pid) p.states.decode_extension(task, who);
     t.states.decode_extension(task, who);
+    if (!task.thread().has_tables()) return;
+    const pb::extension_tables& tables = task.thread().tables();
+    if (t.tid == p.pid || tables.has_cwd_id() != tables.has_root_id() || tables.has_cwd_id() != tables.has_umask())
+      throw Error(Reason::IMAGE_CORRUPT, "its tables are incomplete, or those of a leader").object(who);
+    t.tables = {tables.files_id(), tables.fs_id()};
+    if (!tables.has_cwd_id()) return;
+    t.fs.set_cwd_id(tables.cwd_id());
+    t.fs.set_root_id(tables.root_id());
+    t.fs.set_umask(tables.umask());
+  }
+
+  // In which order threads with tables of their own are cloned.
+  void plan_threads() {
+    std::map<uint32_t, const PlannedProcess*> files, fs;
+    for (const auto& p : plan_.processes)
+      if (!p->zombie) files.try_emplace(p->ids.files_id(), p.get()), fs.try_emplace(p->ids.fs_id(), p.get());
+    for (const auto& p : plan_.processes) {
+      if (std::ranges::none_of(p->threads, [](const PlannedThread& t) { return t.tables.has_value(); })) continue;
+      std::vector<ThreadTables> tables;
+      for (const PlannedThread& t : p->threads) {
+        tables.push_back(t.tables.value_or(ThreadTables{p->ids.files_id(), p->ids.fs_id()}));
+        const auto [of_files, of_fs] = tables.back();
+        const auto elsewhere = [&](auto& owners, uint32_t id, uint32_t own) {
+          return id != own && owners.try_emplace(id, p.get()).first->second != p.get();
+        };
+        if (elsewhere(files, of_files, p->ids.files_id()) || elsewhere(fs, of_fs, p->ids.fs_id()) ||
+            t.filters != p->threads.front().filters)
+          refuse_tables(*p, t, "has tables of another process, or seccomp filters and tables of its own");
+        if ((of_fs == p->ids.fs_id()) == t.fs.has_cwd_id() && t.tables)
+          throw Error(Reason::IMAGE_CORRUPT, fmt::format("the thread {} has no directories, or two", t.tid))
+              .object(p->describe());
+      }
+      p->thread_births = plan_thread_births(tables);
+      if (p->thread_births.empty())
+        refuse_tables(*p, p->threads.back(), "or others share descriptors and directories crosswise");
+    }
+  }
+
+  [[noreturn]] static void refuse_tables(const PlannedProcess& p, const PlannedThread& t, const char* what) {
+    throw Error(Reason::IMAGE_UNSUPPORTED, fmt::format("its thread {} {}", t.tid, what)).object(p.describe());
   }
 
   void check_sharing() const {

@@ -16,6 +16,7 @@
 #include "objects/task/seccomp.h"
 #include "objects/task/task_state.h"
 #include "objects/task_object.h"
+#include "objects/thread_births.h"
 #include "objects/tree_plan.h"
 #include "proto/core.pb.h"
 #include "proto/fs.pb.h"
@@ -29,6 +30,9 @@ struct PlannedThread {
   pid_t tid;
   ObjectStates states;
   std::vector<uint32_t> filters;  // of seccomp, in RestorePlan::filters, the first installed first
+  // Of a thread that has tables of its own, and what its fs struct holds. Nothing: it shares those of the leader.
+  std::optional<ThreadTables> tables;
+  pb::fs_entry fs;
 };
 
 struct PlannedProcess {
@@ -44,6 +48,8 @@ struct PlannedProcess {
   TaskState::State task;
   ObjectStates states;
   std::vector<PlannedThread> threads;  // the leader first
+  // In what order threads are cloned, if some have tables of their own; else empty.
+  std::vector<ThreadBirth> thread_births;
   pb::task_kobj_ids_entry ids;
   pb::mm_entry mm;
   pb::fs_entry fs;

@@ -72,7 +72,11 @@ class Restore {
     std::vector<uint32_t> tables;
     for (const auto& p : plan_.processes)
       if (!p->zombie) living_.push_back(p.get());
-    for (const PlannedProcess* p : living_) tables.push_back(p->ids.files_id());
+    for (const PlannedProcess* p : living_) {
+      tables.push_back(p->ids.files_id());
+      for (const PlannedThread& t : p->threads)
+        if (t.tables) tables.push_back(t.tables->files);
+    }
     std::ranges::sort(tables);
     tables.erase(std::ranges::unique(tables).begin(), tables.end());
     files_.emplace(store_, options_, tables);
@@ -104,12 +108,14 @@ class Restore {
   void objects() {
     files_->create();
     check_interrupted();
+    // Tables are filled while there is nothing in them but the channels.
+    tree_->clone_threads(PuppetTree::Tables::own);
     hand_over_files(*tree_, living_, *files_, waiter_);
     files_->finish();
   }
 
   void settle_all() {
-    tree_->clone_threads();
+    tree_->clone_threads(PuppetTree::Tables::of_leader);
     settle(*tree_, living_, *files_, options_, waiter_);
     check_interrupted();
   }

@@ -108,26 +108,39 @@ struct Share {
   bool directories = true;
 };
 
-// The calls that give one process its descriptors, through one channel. Long tables take several batches; what is left
-// at the end has not been run.
-void take_over_files(PuppetTree& tree, const PlannedProcess& p, Share share, int channel, const RestoredFiles& files,
+// Who fills a table: the leader of the first process that has it, or a thread.
+struct Taker {
+  const PlannedProcess* process;
+  const PlannedThread* thread;
+  uint32_t files_id;
+  const pb::fs_entry* fs;
+  Share share;
+};
+
+Tracee& thread_of(PuppetTree& tree, const Taker& t) {
+  return tree.puppet(*t.process).threads()[static_cast<size_t>(t.thread - t.process->threads.data())];
+}
+
+// The calls that give one table its descriptors, through one channel. Long tables take several batches; what is left at
+// the end has not been run.
+void take_over_files(PuppetTree& tree, const Taker& taker, int channel, const RestoredFiles& files,
                      Directories& directories, SyscallBatch& batch, StopWaiter& waiter) {
-  Puppet& puppet = tree.puppet(p);
   const FdChannels& channels = tree.channels();
   static const std::vector<DescriptorSlot> kNone;
-  const auto& table = share.descriptors ? files.descriptors(p.ids.files_id()) : kNone;  // ascending by number
+  const Share share = taker.share;
+  const auto& table = share.descriptors ? files.descriptors(taker.files_id) : kNone;  // ascending by number
 
   // Received descriptors get 0, 1, 2 ... in the order of their final numbers, so that none has to be moved away before
   // another: going down, the final number of each is free or its own.
   std::vector<int> sent;
   for (const DescriptorSlot& slot : table) sent.push_back(files.fd_of(slot.id));
   const int count = static_cast<int>(sent.size());
-  const bool changes_root = share.directories && files.path_file(p.fs.root_id()).path != "/";
-  if (share.directories) sent.push_back(directories.fd(p.fs.cwd_id()));
-  if (changes_root) sent.push_back(directories.fd(p.fs.root_id()));
+  const bool changes_root = share.directories && files.path_file(taker.fs->root_id()).path != "/";
+  if (share.directories) sent.push_back(directories.fd(taker.fs->cwd_id()));
+  if (changes_root) sent.push_back(directories.fd(taker.fs->root_id()));
 
   const auto run = [&] {
-    puppet.run(batch, waiter);
+    tree.puppet(*taker.process).host().run(thread_of(tree, taker), 0, batch, waiter);
     batch.clear();
   };
   for (size_t first = 0; first < sent.size(); first += FdChannels::kMost) {
@@ -145,7 +158,7 @@ void take_over_files(PuppetTree& tree, const PlannedProcess& p, Share share, int
   if (share.directories) {
     batch.must(SYS_fchdir, {count});
     batch.must(SYS_close, {count});
-    batch.must(SYS_umask, {p.fs.umask()});
+    batch.must(SYS_umask, {taker.fs->umask()});
   }
   for (int i = count; i-- > 0;) {
     const DescriptorSlot& slot = table[static_cast<size_t>(i)];
@@ -188,31 +201,43 @@ void load_final_state(Puppet& puppet, const PlannedProcess& p, const std::option
 
 void hand_over_files(PuppetTree& tree, Processes processes, const RestoredFiles& files, StopWaiter& waiter) {
   Directories directories(files);
+  std::vector<Taker> takers;
+  for (const PlannedProcess* p : processes) takers.push_back({p, &p->threads.front(), p->ids.files_id(), &p->fs, {}});
+  const size_t leaders = takers.size();
+  for (const PlannedProcess* p : processes)
+    for (const PlannedThread& t : p->threads)
+      if (t.tables) takers.push_back({p, &t, t.tables->files, t.fs.has_cwd_id() ? &t.fs : nullptr, {}});
   std::set<uint32_t> tables, fs_structs;
-  std::map<const PlannedProcess*, Share> shares;
-  std::vector<const PlannedProcess*> receivers;
-  for (const PlannedProcess* p : processes) {
-    const Share share{tables.insert(p->ids.files_id()).second, fs_structs.insert(p->ids.fs_id()).second};
-    if (share.descriptors) {
-      shares[p] = share;
-      receivers.push_back(p);
-    } else if (share.directories) {
+  std::vector<const Taker*> parallel;
+  const auto take = [&](const Taker& t) {
+    SyscallBatch batch;
+    take_over_files(tree, t, 0, files, directories, batch, waiter);
+    tree.puppet(*t.process).host().run(thread_of(tree, t), 0, batch, waiter);
+  };
+  for (Taker& t : takers) {
+    const uint32_t fs_id = t.thread->tables ? t.thread->tables->fs : t.process->ids.fs_id();
+    t.share = {tables.insert(t.files_id).second, fs_structs.insert(fs_id).second};
+    if (t.share.descriptors && &t < &takers[leaders])
+      parallel.push_back(&t);
+    else if (!t.share.descriptors && t.share.directories)
       // Through a table that another one fills: while it is empty, and one at a time.
-      SyscallBatch batch;
-      take_over_files(tree, *p, share, 0, files, directories, batch, waiter);
-      tree.puppet(*p).run(batch, waiter);
-    }
+      take(t);
   }
   // A channel carries one message at a time.
-  const Processes all(receivers);
   const auto channels = static_cast<size_t>(tree.channels().count());
+  const std::span<const Taker* const> all(parallel);
   for (size_t first = 0; first < all.size(); first += channels) {
-    const Processes some = all.subspan(first, std::min(channels, all.size() - first));
-    int channel = 0;
-    run_in_leaders(tree, some, waiter, [&](const PlannedProcess& p, SyscallBatch& batch) {
-      take_over_files(tree, p, shares.at(&p), channel++, files, directories, batch, waiter);
-    });
+    const auto some = all.subspan(first, std::min(channels, all.size() - first));
+    std::vector<SyscallBatch> batches(some.size());
+    for (size_t i = 0; i < some.size(); ++i) {
+      take_over_files(tree, *some[i], static_cast<int>(i), files, directories, batches[i], waiter);
+      if (!batches[i].empty()) tree.puppet(*some[i]->process).start(batches[i]);
+    }
+    for (size_t i = 0; i < some.size(); ++i)
+      if (!batches[i].empty()) tree.puppet(*some[i]->process).finish(batches[i], waiter);
   }
+  for (const Taker& t : std::span(takers).subspan(leaders))
+    if (t.share.descriptors) take(t);
 }
 
 void settle(PuppetTree& tree, Processes processes, const RestoredFiles& files, const RestoreOptions& options,
@@ -240,6 +265,9 @@ void settle(PuppetTree& tree, Processes processes, const RestoredFiles& files, c
   });
   for (const PlannedProcess* p : processes)
     run_in_threads(tree.puppet(*p), *p, waiter, [&](const PlannedThread& t, SyscallBatch& batch) {
+      if (t.tables)
+        for (const RestoredFiles::AsyncSlot& slot : files.async_slots(t.tables->files))
+          batch.must(SYS_fcntl, {slot.number, F_SETFL, slot.flags});
       t.states.settle(view_of(*p, t, options), batch);
     });
 }

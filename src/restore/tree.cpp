@@ -75,6 +75,12 @@ int free_number(const RestorePlan& plan, const RestoredFiles& files, int channel
     if (p->zombie) continue;
     const auto& slots = files.descriptors(p->ids.files_id());
     for (const DescriptorSlot& slot : slots) used.insert(static_cast<size_t>(slot.number));
+    for (const PlannedThread& t : p->threads) {
+      if (!t.tables) continue;
+      const auto& own = files.descriptors(t.tables->files);
+      for (const DescriptorSlot& slot : own) used.insert(static_cast<size_t>(slot.number));
+      number = std::max(number, own.size() + 3);
+    }
     // Working and root directory arrive behind the descriptors, mapped files and the executable before them.
     std::set<std::pair<uint64_t, uint32_t>> mapped;
     for (const Vma& v : p->vmas.areas)
@@ -439,10 +445,26 @@ void PuppetTree::forget_child_signals() {
   }
 }
 
-void PuppetTree::clone_threads() {
+void PuppetTree::clone_threads_with_tables(const PlannedProcess& p, Puppet& puppet) {
+  const auto thread_at = [&](pid_t tid) -> Tracee& { return *std::ranges::find(puppet.threads(), tid, &Tracee::tid); };
+  for (const ThreadBirth& b : p.thread_births) {
+    const pid_t tid = p.threads[b.thread].tid;
+    puppet.clone_threads(thread_at(p.threads[b.cloner].tid), {&tid, 1}, kBatchRoom, waiter_, b.shared);
+  }
+  std::vector<pid_t> order;
+  for (const PlannedThread& t : p.threads) order.push_back(t.tid);
+  puppet.sort_threads(order);
+}
+
+void PuppetTree::clone_threads(Tables tables) {
   for (const auto& p : plan_.processes) {
-    if (p->zombie) continue;
+    if (p->zombie || p->thread_births.empty() != (tables == Tables::of_leader)) continue;
     Puppet& puppet = this->puppet(*p);
+    if (tables == Tables::own) {
+      filters_.install_all(*p, puppet, waiter_);
+      clone_threads_with_tables(*p, puppet);
+      continue;
+    }
     if (filters_.clone_threads(*p, puppet, waiter_)) continue;
     std::vector<pid_t> tids;
     for (const PlannedThread& t : std::span(p->threads).subspan(1)) tids.push_back(t.tid);

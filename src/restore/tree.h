@@ -31,7 +31,9 @@ class PuppetTree {
   // Makes all processes by the steps of the plan, fills each before others are cloned from it, and ends the temporary
   // ones. `sibling`: the root is a child of this program's parent.
   void build(bool sibling);
-  void clone_threads();
+  // Those of processes in which some have tables of their own, or those of all others.
+  enum class Tables { own, of_leader };
+  void clone_threads(Tables tables);
   // Processes that are dead in the images die (O-53), and stopped ones stop; they go on running batches.
   void end_zombies();
   void stop_processes();
@@ -76,6 +78,7 @@ class PuppetTree {
   void finish_memory(PlannedProcess& p);
   void start_advice(PlannedProcess& p);
   std::vector<AddressRange> inherited_ranges(const PlannedProcess& p) const;
+  void clone_threads_with_tables(const PlannedProcess& p, Puppet& puppet);
   int shared_object(uint64_t shmid);
   int mapped_file(uint32_t id, uint32_t mode);
 

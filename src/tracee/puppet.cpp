@@ -228,13 +228,13 @@ Tracee& Puppet::adopt_thread(pid_t tid, StopWaiter& waiter) {
   return t;
 }
 
-void Puppet::clone_threads(Tracee& by, std::span<const pid_t> tids, size_t room, StopWaiter& waiter) {
+void Puppet::clone_threads(Tracee& by, std::span<const pid_t> tids, size_t room, StopWaiter& waiter, uint64_t tables) {
   const pid_t cloner = by.tid();
   while (!tids.empty()) {
     SyscallBatch batch;
     size_t count = 0;
     for (; count < tids.size() && batch.size() + room <= host_.area().batch_capacity(0); ++count)
-      clone_thread(batch, tids[count]);
+      clone_thread(batch, tids[count], tables);
     // Adopting may move the threads.
     const auto at = std::find_if(threads_.begin(), threads_.end(), [&](const Tracee& t) { return t.tid() == cloner; });
     host_.run(*at, 0, batch, waiter);
@@ -345,8 +345,8 @@ SyscallBatch::Call Puppet::clone_process(SyscallBatch& batch, pid_t pid, int exi
   return clone_call(batch, shared, static_cast<uint64_t>(exit_signal), pid);
 }
 
-SyscallBatch::Call Puppet::clone_thread(SyscallBatch& batch, pid_t tid) {
-  return clone_call(batch, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM, 0, tid);
+SyscallBatch::Call Puppet::clone_thread(SyscallBatch& batch, pid_t tid, uint64_t tables) {
+  return clone_call(batch, CLONE_VM | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | tables, 0, tid);
 }
 
 void release_all(std::span<const std::unique_ptr<Puppet>> puppets) {

@@ -2,6 +2,8 @@
 // own code. All puppets die with the controller (PTRACE_O_EXITKILL) until release_all() lets all of them go.
 #pragma once
 
+#include <sched.h>
+
 #include <array>
 #include <memory>
 #include <mutex>
@@ -67,8 +69,10 @@ class Puppet {
   // A child that a batch of `parent` has just cloned with CLONE_PTRACE; it has a copy of the parent's memory.
   static std::unique_ptr<Puppet> adopt_child(const Puppet& parent, pid_t pid, StopWaiter& waiter);
   // Threads of these ids, cloned by one that is there and in its image: in batches that keep `room` bytes of the first
-  // slot free.
-  void clone_threads(Tracee& by, std::span<const pid_t> tids, size_t room, StopWaiter& waiter);
+  // slot free. `tables`: those that they share with it, of CLONE_FILES and CLONE_FS.
+  static constexpr uint64_t kBothTables = CLONE_FILES | CLONE_FS;
+  void clone_threads(Tracee& by, std::span<const pid_t> tids, size_t room, StopWaiter& waiter,
+                     uint64_t tables = kBothTables);
   // threads() in the order of these ids, which are all there are.
   void sort_threads(std::span<const pid_t> tids);
   // A thread that was cloned with CLONE_THREAD | CLONE_PTRACE.
@@ -108,7 +112,7 @@ class Puppet {
   // The clone3 call of a new child or thread; the arguments live in the batch's data. `shared`: CLONE_FILES, CLONE_FS.
   // `exit_signal` tells the parent of the child's end. Without one (0) nothing does, and it waits with __WALL.
   static SyscallBatch::Call clone_process(SyscallBatch& batch, pid_t pid, int exit_signal, uint64_t shared = 0);
-  static SyscallBatch::Call clone_thread(SyscallBatch& batch, pid_t tid);
+  static SyscallBatch::Call clone_thread(SyscallBatch& batch, pid_t tid, uint64_t tables = kBothTables);
 
  private:
   Puppet() = default;
