@@ -32,6 +32,7 @@
 #include "checkpoint/losses.h"
 #include "checkpoint/process_images.h"
 #include "checkpoint/sharing.h"
+#include "checkpoint/task_clocks.h"
 #include "image/pagemap.h"
 #include "image/store.h"
 #include "kernel/process.h"
@@ -273,22 +274,9 @@ class Checkpoint {
             .remedy("dump a tree that contains the leader, or let the process leave that session or group");
   }
 
-  // The clocks as the tasks read them.
   void read_clocks() {
-    const TimeNsOffsets& own = own_offsets_;
-    const TimeNsOffsets tasks = parse_timens_offsets(processes_.front()->proc.read("timens_offsets"));
-    const auto set = [](pb::timespec* out, clockid_t clock, const ClockOffset& from, const ClockOffset& to) {
-      struct timespec now;
-      clock_gettime(clock, &now);
-      int64_t seconds = now.tv_sec - from.seconds + to.seconds;
-      int64_t nanoseconds = now.tv_nsec - from.nanoseconds + to.nanoseconds;
-      for (; nanoseconds < 0; nanoseconds += 1'000'000'000) --seconds;
-      for (; nanoseconds >= 1'000'000'000; nanoseconds -= 1'000'000'000) ++seconds;
-      out->set_tv_sec(static_cast<uint64_t>(seconds));
-      out->set_tv_nsec(static_cast<uint64_t>(nanoseconds));
-    };
-    set(clocks_.mutable_monotonic(), CLOCK_MONOTONIC, own.monotonic, tasks.monotonic);
-    set(clocks_.mutable_boottime(), CLOCK_BOOTTIME, own.boottime, tasks.boottime);
+    files_.clocks_read_at_ns = static_cast<uint64_t>(Clock::now().time_since_epoch() / std::chrono::nanoseconds(1));
+    clocks_ = read_task_clocks(processes_.front()->proc, own_offsets_);
   }
 
   void borrow() {
@@ -439,6 +427,7 @@ class Checkpoint {
     statistics_.memwrite_time_us = microseconds(Clock::now() - begin);
     pb::extension_head head;
     losses_.encode(head);
+    files_.encode_extension(head);
     ExtensionWriter extension(store_, std::move(head));
     for (const auto& p : processes_) {
       write_process_images(*p, store_);

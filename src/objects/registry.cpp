@@ -1,8 +1,11 @@
 // The explicit lists of kernel objects. Adding an object adds its files and one row here.
+#include "objects/files/eventfd.h"
 #include "objects/files/file_kind.h"
 #include "objects/files/memfd.h"
 #include "objects/files/pipe.h"
 #include "objects/files/regular.h"
+#include "objects/files/signalfd.h"
+#include "objects/files/timerfd.h"
 #include "objects/files/tty.h"
 #include "objects/task/alt_stack.h"
 #include "objects/task/autogroup.h"
@@ -108,9 +111,8 @@ const std::vector<TaskObject>& task_objects() {
 const std::vector<FileKind>& file_kinds() {
   static const std::vector<FileKind> rows = {
       file_kind<RegularFile>(),  // no two kinds claim the same file; the most frequent one is asked first
-      file_kind<Pipe>(),
-      file_kind<Memfd>(),
-      file_kind<Terminal>(),
+      file_kind<Pipe>(),        file_kind<Memfd>(),    file_kind<Terminal>(),
+      file_kind<EventFd>(),     file_kind<SignalFd>(), file_kind<TimerFd>(),
   };
   return rows;
 }

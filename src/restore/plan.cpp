@@ -53,6 +53,7 @@ class PlanReader {
     read_processes();
     if (extension_) {
       extension_->expect_all_asked();
+      plan_.extension = extension_->head();
       for (const pb::extension_loss& l : extension_->head().left_out())
         log_message("The dump left out ({}): {}: {}{}", l.name(), l.first_task(), l.what(),
                     l.tasks() > 1 ? fmt::format(" (and {} more tasks)", l.tasks() - 1) : std::string());

@@ -19,6 +19,7 @@
 #include "objects/thread_births.h"
 #include "objects/tree_plan.h"
 #include "proto/core.pb.h"
+#include "proto/extension.pb.h"
 #include "proto/fs.pb.h"
 #include "proto/mm.pb.h"
 #include "proto/timens.pb.h"
@@ -64,6 +65,7 @@ struct RestorePlan {
   SeccompFilters filters;
   // Clocks as the tasks saw them at the dump.
   std::optional<pb::timens_entry> clocks;
+  std::optional<pb::extension_head> extension;  // not in dumps of other programs
   // An address range that is free in every process, for the batch area.
   uint64_t area_address = 0;
   unsigned area_slots = 1;

@@ -79,7 +79,7 @@ class Restore {
     }
     std::ranges::sort(tables);
     tables.erase(std::ranges::unique(tables).begin(), tables.end());
-    files_.emplace(store_, options_, tables);
+    files_.emplace(store_, options_, tables, plan_.extension ? &*plan_.extension : nullptr);
     files_->plan();
     verify_unread_images(store_);
     root_ = plan_.root().pid;
@@ -93,6 +93,8 @@ class Restore {
       if (plan_.clocks && options_.time_namespace) {
         clocks.emplace(*plan_.clocks);
         clocks_ = restored_clocks(*plan_.clocks);
+        files_->set_clocks_began(
+            static_cast<uint64_t>(clocks_->since.time_since_epoch() / std::chrono::nanoseconds(1)));
       }
       tree_->build(options_.sibling);
     }

@@ -17,7 +17,7 @@ STATUS_LINES = ("Umask", "Uid", "Gid", "Groups", "SigPnd", "ShdPnd", "SigBlk", "
 PLAIN_FILES = ("cmdline", "environ", "auxv", "comm", "limits", "oom_score_adj", "coredump_filter", "personality",
                "timerslack_ns", "uid_map", "cgroup")
 NAMELESS = re.compile(r"^(pipe|socket):\[(\d+)\]$")
-CHANGING_FDINFO = ("ino:", "mnt_id:", "it_value:")
+CHANGING_FDINFO = ("ino:", "mnt_id:", "it_value:", "ticks:")
 # Set by a write to the page tables or by the kernel's own bookkeeping, not by the program.
 # "gu": the kernel looks for guard regions there, whether or not there are any left.
 IGNORED_VM_FLAGS = {"sd", "gu"}

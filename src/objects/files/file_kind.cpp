@@ -6,8 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <charconv>
 
 #include "base/error.h"
+#include "kernel/proc.h"
 #include "kernel/process.h"
 
 namespace stasis {
@@ -163,6 +166,29 @@ void restore_file_owner(const FileOwner& owner, int fd, const RestoreFiles& file
                             owner.type == F_OWNER_PGRP ? "process group" : "task", owner.pid))
         .object(std::string(what))
         .error_number(errno);
+}
+
+std::string own_fdinfo(int fd) {
+  return std::string(ProcDir(::getpid()).read(fmt::format("fdinfo/{}", fd).c_str()));
+}
+
+std::optional<uint64_t> fdinfo_number(std::string_view fdinfo, std::string_view name, int base) {
+  const std::string key = fmt::format("\n{}:", name);
+  const size_t at = fdinfo.find(key);
+  if (at == std::string_view::npos) return std::nullopt;
+  std::string_view text = fdinfo.substr(at + key.size());
+  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+  uint64_t value = 0;
+  if (std::from_chars(text.data(), text.data() + text.size(), value, base).ec != std::errc()) return std::nullopt;
+  return value;
+}
+
+void restore_status_flags(int fd, uint32_t saved, std::string_view what) {
+  constexpr uint32_t kSettable = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME;
+  if ((saved & kSettable) == 0 || ::fcntl(fd, F_SETFL, static_cast<int>(saved & kSettable)) == 0) return;
+  throw Error(Reason::RESTORE_CALL_FAILED, "cannot set the flags of an open file")
+      .object(std::string(what))
+      .error_number(errno);
 }
 
 int reopen_flags(uint32_t saved) {

@@ -12,6 +12,8 @@
 //     static void dump(const FileView&, DumpFiles&, Shared&, State&);      // may refuse by throwing
 //     static void conclude(DumpFiles&, Shared&);                   // all files of the tree are in, tasks still frozen
 //     static void encode(const State&, pb::file_entry&);           // fills type, id and its own member
+//     static void encode_extension(const State&, pb::extension_file&);  // what file_entry has no place for
+//     static void decode_extension(const pb::extension_file&, State&);  // after decode()
 //     static void write_images(Shared&, ImageStore&);              // the kind's own image files; outside of the freeze
 //     static void decode(const pb::file_entry&, State&);
 //     static void read_images(const ImageStore&, Shared&);
@@ -34,6 +36,7 @@
 #include <any>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,6 +46,7 @@
 #include "base/restore_options.h"
 #include "image/store.h"
 #include "memory/shmem.h"
+#include "proto/extension.pb.h"
 #include "proto/fdinfo.pb.h"
 #include "proto/fown.pb.h"
 
@@ -91,6 +95,8 @@ class DumpFiles {
   // The user said that this resource stays outside of the dump: exact string, "pipe:[4711]".
   bool is_external(std::string_view key) const;
 
+  // CLOCK_MONOTONIC of this program when the clocks of the image were read: times that are left count from there.
+  uint64_t clocks_read_at_ns = 0;
   // Sessions whose leader is in the tree; a terminal of another session comes from outside.
   std::vector<pid_t> tree_sessions;
   // Memory behind files, whose pages are stored once for the tree.
@@ -114,6 +120,10 @@ class RestoreFiles {
   // A new description of the caller's terminal: of the first of fd 0, 1, 2 that is one, else of /dev/tty.
   Fd open_caller_terminal(uint32_t flags) const;
 
+  // CLOCK_MONOTONIC of this program when the clocks of the restored tasks read what the image says; 0: they have those
+  // of the host.
+  uint64_t clocks_began_at_ns = 0;
+
  private:
   const RestoreOptions& options_;
 };
@@ -132,6 +142,13 @@ FileOwner decode_file_owner(const pb::fown_entry& in);
 // Sets signal and owner on `fd` if there are any; every task of the tree exists (O-25).
 void restore_file_owner(const FileOwner& owner, int fd, const RestoreFiles& files, std::string_view what);
 
+// /proc/self/fdinfo of an open file of this program, and a line of it (not the first): the number behind "NAME:".
+std::string own_fdinfo(int fd);
+std::optional<uint64_t> fdinfo_number(std::string_view fdinfo, std::string_view name, int base = 10);
+
+// Gives a description that was made without flags those of the saved one which fcntl(F_SETFL) can set, but O_ASYNC.
+void restore_status_flags(int fd, uint32_t saved, std::string_view what);
+
 // Open flags of a saved description for opening it anew: without those that act only once or that the task must set.
 int reopen_flags(uint32_t saved);
 // A new description of what `fd` refers to; works for files without a path too (pipes). Empty and errno on failure.
@@ -148,6 +165,8 @@ struct FileKind {
   void (*dump)(const FileView&, DumpFiles&, std::any& shared, std::any& state);
   void (*conclude)(DumpFiles&, std::any& shared);
   void (*encode)(const std::any& state, pb::file_entry&);
+  void (*encode_extension)(const std::any& state, pb::extension_file&);
+  void (*decode_extension)(const pb::extension_file&, std::any& state);
   void (*write_images)(std::any& shared, ImageStore&);
   void (*decode)(const pb::file_entry&, std::any& state);
   void (*read_images)(const ImageStore&, std::any& shared);
@@ -200,6 +219,10 @@ FileKind file_kind() {
   };
   if constexpr (requires { &K::conclude; })
     row.conclude = [](DumpFiles& d, std::any& sh) { K::conclude(d, shared_of<K>(sh)); };
+  if constexpr (requires { &K::encode_extension; }) {
+    row.encode_extension = [](const std::any& st, pb::extension_file& e) { K::encode_extension(state_of<K>(st), e); };
+    row.decode_extension = [](const pb::extension_file& e, std::any& st) { K::decode_extension(e, state_of<K>(st)); };
+  }
   if constexpr (requires { &K::write_images; })
     row.write_images = [](std::any& sh, ImageStore& s) { K::write_images(shared_of<K>(sh), s); };
   if constexpr (requires { &K::read_images; })

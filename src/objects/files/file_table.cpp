@@ -50,7 +50,7 @@ int compare_files(pid_t pid1, int fd1, pid_t pid2, int fd2, std::string_view own
       .remedy(order == -ENOSYS ? "use a kernel built with CONFIG_KCMP" : "");
 }
 
-// "[eventfd]" of "anon_inode:[eventfd]".
+// "[io_uring]" of "anon_inode:[io_uring]".
 std::string_view bracketed(std::string_view link) {
   const size_t open = link.find('['), close = link.rfind(']');
   if (open == std::string_view::npos || close == std::string_view::npos || close < open) return link;
@@ -182,6 +182,17 @@ void FileTable::conclude() {
   const std::vector<FileKind>& kinds = file_kinds();
   for (size_t i = 0; i < kinds.size(); ++i)
     if (kinds[i].conclude) kinds[i].conclude(*this, shared_[i]);
+}
+
+void FileTable::encode_extension(pb::extension_head& head) const {
+  for (const File& file : files_) {
+    if (file.kind->encode_extension == nullptr) continue;
+    pb::extension_file entry;
+    file.kind->encode_extension(file.state, entry);
+    if (entry.ByteSizeLong() == 0) continue;
+    entry.set_id(file.id);
+    *head.add_files() = std::move(entry);
+  }
 }
 
 void FileTable::encode(ImageStore& store) {

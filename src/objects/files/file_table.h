@@ -44,6 +44,8 @@ class FileTable final : public DumpFiles {
 
   // Writes files.img, fdinfo-N.img and the images of the kinds.
   void encode(ImageStore& store);
+  // What their messages have no place for.
+  void encode_extension(pb::extension_head& head) const;
 
   size_t files() const { return files_.size(); }
 

@@ -1,6 +1,6 @@
 #include "objects/files/file_table.h"
 
-#include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/wait.h>
 
 #include <csignal>
@@ -108,12 +108,12 @@ TEST_F(FileTableTest, AChildSharesWhatItInherited) {
 }
 
 TEST_F(FileTableTest, UnknownFilesAreNamed) {
-  const Fd event(::eventfd(0, EFD_CLOEXEC));
+  const Fd event(::inotify_init1(IN_CLOEXEC));
   FileTable table(dump_options_);
   const Error error = error_of([&] { add(table, 1, {{event.get()}}); });
   EXPECT_EQ(error.reason(), Reason::UNSUPPORTED_FILE);
-  EXPECT_NE(error.what_failed().find("eventfd"), std::string::npos);
-  EXPECT_EQ(error.object(), fmt::format("fd {} (anon_inode:[eventfd]) of pid {} (test)", event.get(), ::getpid()));
+  EXPECT_NE(error.what_failed().find("inotify"), std::string::npos);
+  EXPECT_EQ(error.object(), fmt::format("fd {} (anon_inode:inotify) of pid {} (test)", event.get(), ::getpid()));
   EXPECT_EQ(error_of([&] { add(table, 2, {{1 << 20}}); }).reason(), Reason::TASK_VANISHED);
 }
 

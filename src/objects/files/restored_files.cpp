@@ -23,7 +23,7 @@ Error corrupt(std::string what_failed, std::string object) {
 }  // namespace
 
 RestoredFiles::RestoredFiles(const ImageStore& store, const RestoreOptions& options,
-                             std::span<const uint32_t> files_ids)
+                             std::span<const uint32_t> files_ids, const pb::extension_head* extension)
     : context_(options) {
   for (const FileKind& kind : file_kinds()) {
     std::any& shared = shared_.emplace_back();
@@ -31,6 +31,7 @@ RestoredFiles::RestoredFiles(const ImageStore& store, const RestoreOptions& opti
     if (kind.read_images) kind.read_images(store, shared);
   }
   read_files(store);
+  if (extension != nullptr) read_extension(*extension);
   for (const uint32_t id : files_ids) read_table(store, id);
 }
 
@@ -64,6 +65,15 @@ void RestoredFiles::read_files(const ImageStore& store) {
       throw;
     }
     if (entry.tty().has_regf_id()) device_nodes_.insert(entry.tty().regf_id());
+  }
+}
+
+void RestoredFiles::read_extension(const pb::extension_head& head) {
+  for (const pb::extension_file& entry : head.files()) {
+    const auto at = by_id_.find(entry.id());
+    if (at == by_id_.end() || files_[at->second].kind->decode_extension == nullptr)
+      throw corrupt("the extension speaks of a file that has none", fmt::format("file {}", entry.id()));
+    files_[at->second].kind->decode_extension(entry, files_[at->second].state);
   }
 }
 

@@ -34,13 +34,16 @@ struct DescriptorSlot {
 
 class RestoredFiles {
  public:
-  // One id for each descriptor table. `options` and nothing else must outlive the object. Throws IMAGE_CORRUPT and
-  // IMAGE_UNSUPPORTED.
-  RestoredFiles(const ImageStore& store, const RestoreOptions& options, std::span<const uint32_t> files_ids);
+  // One id for each descriptor table. `extension`: null for dumps of other programs. `options` and nothing else must
+  // outlive the object. Throws IMAGE_CORRUPT and IMAGE_UNSUPPORTED.
+  RestoredFiles(const ImageStore& store, const RestoreOptions& options, std::span<const uint32_t> files_ids,
+                const pb::extension_head* extension = nullptr);
   RestoredFiles(const RestoredFiles&) = delete;
   RestoredFiles& operator=(const RestoredFiles&) = delete;
   ~RestoredFiles();
 
+  // Tells when the clocks of the restored tasks began, by CLOCK_MONOTONIC of this program; before finish().
+  void set_clocks_began(uint64_t at_ns) { context_.clocks_began_at_ns = at_ns; }
   void plan();
   void create();
   void finish();
@@ -79,6 +82,7 @@ class RestoredFiles {
   };
 
   void read_files(const ImageStore& store);
+  void read_extension(const pb::extension_head& head);
   void read_table(const ImageStore& store, uint32_t files_id);
   void raise_limit();
   const File& file(uint32_t id) const;
