@@ -1,5 +1,6 @@
 // The explicit lists of kernel objects. Adding an object adds its files and one row here.
 #include "objects/files/eventfd.h"
+#include "objects/files/eventpoll.h"
 #include "objects/files/file_kind.h"
 #include "objects/files/memfd.h"
 #include "objects/files/pipe.h"
@@ -111,8 +112,8 @@ const std::vector<TaskObject>& task_objects() {
 const std::vector<FileKind>& file_kinds() {
   static const std::vector<FileKind> rows = {
       file_kind<RegularFile>(),  // no two kinds claim the same file; the most frequent one is asked first
-      file_kind<Pipe>(),        file_kind<Memfd>(),    file_kind<Terminal>(),
-      file_kind<EventFd>(),     file_kind<SignalFd>(), file_kind<TimerFd>(),
+      file_kind<Pipe>(),        file_kind<Memfd>(),   file_kind<Terminal>(),  file_kind<EventFd>(),
+      file_kind<SignalFd>(),    file_kind<TimerFd>(), file_kind<EventPoll>(),
   };
   return rows;
 }

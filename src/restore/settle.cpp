@@ -240,7 +240,7 @@ void hand_over_files(PuppetTree& tree, Processes processes, const RestoredFiles&
     if (t.share.descriptors) take(t);
 }
 
-void settle(PuppetTree& tree, Processes processes, const RestoredFiles& files, const RestoreOptions& options,
+void settle(PuppetTree& tree, Processes processes, RestoredFiles& files, const RestoreOptions& options,
             StopWaiter& waiter) {
   // From outside, while the tasks still have the credentials of this program.
   constexpr size_t kThreadsPerJob = 64;
@@ -261,13 +261,16 @@ void settle(PuppetTree& tree, Processes processes, const RestoredFiles& files, c
     p.states.settle(view_of(p, p.threads.front(), options), batch);
     for (const RestoredFiles::AsyncSlot& slot : files.async_slots(p.ids.files_id()))
       batch.must(SYS_fcntl, {slot.number, F_SETFL, slot.flags});
+    files.call(p.ids.files_id(), batch);
     p.threads.front().states.settle(view_of(p, p.threads.front(), options), batch);
   });
   for (const PlannedProcess* p : processes)
     run_in_threads(tree.puppet(*p), *p, waiter, [&](const PlannedThread& t, SyscallBatch& batch) {
-      if (t.tables)
+      if (t.tables) {
         for (const RestoredFiles::AsyncSlot& slot : files.async_slots(t.tables->files))
           batch.must(SYS_fcntl, {slot.number, F_SETFL, slot.flags});
+        files.call(t.tables->files, batch);
+      }
       t.states.settle(view_of(*p, t, options), batch);
     });
 }

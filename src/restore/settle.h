@@ -15,7 +15,7 @@ using Processes = std::span<const PlannedProcess* const>;
 void hand_over_files(PuppetTree& tree, Processes processes, const RestoredFiles& files, StopWaiter& waiter);
 
 // Everything that tasks set for themselves, and what the controller sets from outside.
-void settle(PuppetTree& tree, Processes processes, const RestoredFiles& files, const RestoreOptions& options,
+void settle(PuppetTree& tree, Processes processes, RestoredFiles& files, const RestoreOptions& options,
             StopWaiter& waiter);
 
 // Timers armed, sleeping calls begun again, area unmapped, final registers in all threads. Afterwards the processes are

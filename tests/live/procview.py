@@ -56,6 +56,9 @@ def _descriptors(pid, rename):
     for fd in _lasting_descriptors(pid):
         info = harness.read(f"/proc/{pid}/fdinfo/{fd}", "")
         lines = [line for line in info.splitlines() if not line.startswith(CHANGING_FDINFO)]
+        # What an epoll descriptor watches comes in the order of addresses, with inodes that are new for pipes.
+        watched = sorted(line.split(" ino:")[0] for line in lines if line.startswith("tfd:"))
+        lines = [line for line in lines if not line.startswith("tfd:")] + watched
         view[f"fd {fd}"] = " ".join([_link(f"/proc/{pid}/fd/{fd}", rename) or "?", *lines])
     return view
 

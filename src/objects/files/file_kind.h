@@ -24,6 +24,8 @@
 //                                                                  // mapping or an executable; before any create()
 //     static void finish(const State&, int fd, RestoreFiles&, Shared&);    // after all files and tasks exist
 //     static void complete(RestoreFiles&, Shared&);                // once, after finish() of all files
+//     static void call(std::span<const DescriptorSlot>, SyscallBatch&, Shared&);  // restore: what a task has to do
+//                                                                  // itself, with the descriptors of its table
 //   };
 //
 // A State has at least `id` and `flags`. Files are identified by kcmp: one State for each open file description,
@@ -35,8 +37,10 @@
 
 #include <any>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -49,8 +53,15 @@
 #include "proto/extension.pb.h"
 #include "proto/fdinfo.pb.h"
 #include "proto/fown.pb.h"
+#include "tracee/batch.h"
 
 namespace stasis {
+
+struct DescriptorSlot {
+  int number = -1;
+  uint32_t id = 0;  // of the open file
+  bool cloexec = false;
+};
 
 // An open file of a dumped task.
 struct FileView {
@@ -78,6 +89,20 @@ struct PathFile {
   bool must_exist = true;  // false: the restore does not open it by this name
 };
 
+// A registration of an epoll descriptor.
+struct Watch {
+  pid_t pid = 0;         // a task with the epoll descriptor,
+  int poll_number = -1;  // its number there,
+  int number = -1;       // and the number that was registered,
+  uint32_t offset = 0;   // as the n-th with that number
+  uint64_t inode = 0;    // of the file
+};
+struct WatchedFile {
+  uint32_t id = 0;
+  pb::fd_types type{};
+  bool at_its_number = false;  // the task has it under the number that was registered
+};
+
 // What dumping a file may use.
 class DumpFiles {
  public:
@@ -92,6 +117,8 @@ class DumpFiles {
   pid_t inner_pid(pid_t outer) const { return outer; }
   // The id of the REG entry for `file`; equal files share one.
   virtual uint32_t add_path_file(const PathFile& file) = 0;
+  // Nothing if no descriptor of the tree refers to it. For conclude().
+  virtual std::optional<WatchedFile> watched_file(const Watch&) { return std::nullopt; }
   // The user said that this resource stays outside of the dump: exact string, "pipe:[4711]".
   bool is_external(std::string_view key) const;
 
@@ -123,6 +150,11 @@ class RestoreFiles {
   // CLOCK_MONOTONIC of this program when the clocks of the restored tasks read what the image says; 0: they have those
   // of the host.
   uint64_t clocks_began_at_ns = 0;
+  // Of a file of the images: its descriptor in this program (-1: no such file), and its kind. From finish() on.
+  std::function<int(uint32_t id)> fd_of;
+  std::function<pb::fd_types(uint32_t id)> type_of;
+  // The file that has `number` in the first table which has a descriptor of file `id`; 0: none.
+  std::function<uint32_t(uint32_t id, int number)> file_beside;
 
  private:
   const RestoreOptions& options_;
@@ -175,6 +207,7 @@ struct FileKind {
   Fd (*open_mapped)(const std::any& state, int flags, RestoreFiles&, std::any& shared);
   void (*finish)(const std::any& state, int fd, RestoreFiles&, std::any& shared);
   void (*complete)(RestoreFiles&, std::any& shared);
+  void (*call)(std::span<const DescriptorSlot>, SyscallBatch&, std::any& shared);
 };
 
 // All kinds, in the order in which match() is asked: the first that says yes has it.
@@ -235,6 +268,10 @@ FileKind file_kind() {
     };
   if constexpr (requires { &K::complete; })
     row.complete = [](RestoreFiles& r, std::any& sh) { K::complete(r, shared_of<K>(sh)); };
+  if constexpr (requires { &K::call; })
+    row.call = [](std::span<const DescriptorSlot> table, SyscallBatch& b, std::any& sh) {
+      K::call(table, b, shared_of<K>(sh));
+    };
   if constexpr (requires { &K::finish; })
     row.finish = [](const std::any& st, int fd, RestoreFiles& r, std::any& sh) {
       K::finish(state_of<K>(st), fd, r, shared_of<K>(sh));

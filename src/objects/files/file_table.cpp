@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "kernel/process.h"
+#include "kernel/uapi.h"
 
 namespace stasis {
 namespace {
@@ -100,7 +101,7 @@ void FileTable::add_process(uint32_t files_id, pid_t pid, int pidfd, std::string
                             std::span<const DescriptorNumber> descriptors) {
   if (!locks_) locks_.emplace();
   const std::string owner = fmt::format("pid {} ({})", pid, comm);
-  Table& table = tables_.emplace_back(Table{.files_id = files_id, .slots = {}});
+  Table& table = tables_.emplace_back(Table{.files_id = files_id, .pid = pid, .slots = {}});
   table.slots.reserve(descriptors.size());
   FileView view;
   view.pid = pid;
@@ -176,6 +177,28 @@ uint32_t FileTable::add_path_file(const PathFile& file) {
   at->second = next_id();
   path_files_.push_back(describe_path_file(file, at->second));
   return at->second;
+}
+
+std::optional<WatchedFile> FileTable::watched_file(const Watch& watch) {
+  const uapi::kcmp_epoll_slot slot{.efd = static_cast<uint32_t>(watch.poll_number),
+                                   .tfd = static_cast<uint32_t>(watch.number),
+                                   .toff = watch.offset};
+  const auto table = std::ranges::find(tables_, watch.pid, &Table::pid);
+  if (table != tables_.end()) {
+    const auto at = std::ranges::lower_bound(table->slots, watch.number, {}, &Slot::number);
+    if (at != table->slots.end() && at->number == watch.number &&
+        kcmp_epoll(watch.pid, watch.number, watch.pid, slot) == 0)
+      return WatchedFile{at->id, at->type, true};
+  }
+  for (const auto& [key, candidates] : candidates_) {
+    if (key.ino != watch.inode) continue;
+    for (const Holder& holder : candidates)
+      if (kcmp_epoll(holder.pid, holder.number, watch.pid, slot) == 0) {
+        const File& file = files_[holder.file];
+        return WatchedFile{file.id, file.kind->type, false};
+      }
+  }
+  return std::nullopt;
 }
 
 void FileTable::conclude() {

@@ -36,6 +36,7 @@ class FileTable final : public DumpFiles {
   void add_process(uint32_t files_id, pid_t pid, int pidfd, std::string_view comm,
                    std::span<const DescriptorNumber> descriptors);
   uint32_t add_path_file(const PathFile& file) override;
+  std::optional<WatchedFile> watched_file(const Watch& watch) override;
   // A file without a path that a task maps or executes, by any descriptor of this program; the same object with the
   // same flags has one id. The caller fills fd, flags, pid and owner.
   uint32_t add_mapped_file(FileView& view);
@@ -63,6 +64,7 @@ class FileTable final : public DumpFiles {
   };
   struct Table {
     uint32_t files_id;
+    pid_t pid;
     std::vector<Slot> slots;
   };
   // One holder of an open file, to compare others with.

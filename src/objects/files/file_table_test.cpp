@@ -1,9 +1,12 @@
 #include "objects/files/file_table.h"
 
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/wait.h>
 
 #include <csignal>
+#include <set>
 
 #include "kernel/process.h"
 #include "objects/files/restored_files.h"
@@ -105,6 +108,85 @@ TEST_F(FileTableTest, AChildSharesWhatItInherited) {
   EXPECT_EQ(::read(files.fd_of(files.descriptors(1)[1].id), text, sizeof text), 6);
   EXPECT_STREQ(text, "queued");
   EXPECT_EQ(::write(files.fd_of(files.descriptors(2)[1].id), "x", 1), 1);
+}
+
+class EpollTest : public FileTableTest {
+ protected:
+  // Under a number of its own that is closed again, if `closed`.
+  void watch(int fd, uint64_t data, bool closed = false) {
+    const int number = closed ? ::fcntl(fd, F_DUPFD_CLOEXEC, 600) : fd;
+    epoll_event event{.events = EPOLLIN | EPOLLRDHUP, .data = {.u64 = data}};
+    ASSERT_EQ(::epoll_ctl(poll_.get(), EPOLL_CTL_ADD, number, &event), 0);
+    if (closed) ::close(number);
+    wanted_.insert(fmt::format("{} {}", number, data));
+  }
+  std::set<std::string> watched(int fd) {
+    std::set<std::string> out;
+    const std::string info = own_fdinfo(fd);
+    for (size_t at = info.find("tfd:"); at != std::string::npos; at = info.find("tfd:", at + 1)) {
+      int number = -1;
+      unsigned events = 0;
+      unsigned long data = 0;
+      EXPECT_EQ(std::sscanf(info.c_str() + at, "tfd: %d events: %x data: %lx", &number, &events, &data), 3);
+      EXPECT_EQ(events, unsigned{EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP});
+      out.insert(fmt::format("{} {}", number, data));
+    }
+    return out;
+  }
+  std::vector<DescriptorNumber> numbers() {
+    std::vector<DescriptorNumber> out{{poll_.get()}, {event_.get()}, {other_.get()}};
+    std::ranges::sort(out, {}, &DescriptorNumber::number);
+    return out;
+  }
+  std::set<std::string> carry_over(FileTable& table, bool with_extension) {
+    table.conclude();
+    table.encode(store_);
+    pb::extension_head head;
+    table.encode_extension(head);
+    test::commit(store_);
+    const uint32_t ids[] = {1};
+    RestoredFiles files(store_, restore_options_, ids, with_extension ? &head : nullptr);
+    files.plan();
+    files.create();
+    files.finish();
+    for (const DescriptorSlot& slot : files.descriptors(1))
+      if (slot.number == poll_.get()) return watched(files.fd_of(slot.id));
+    return {};
+  }
+
+  Fd event_{::eventfd(0, EFD_CLOEXEC)}, other_{::eventfd(0, EFD_CLOEXEC)}, poll_{::epoll_create1(EPOLL_CLOEXEC)};
+  std::set<std::string> wanted_;
+};
+
+TEST_F(EpollTest, TargetsAreFoundByWhatTheyAre) {
+  watch(event_.get(), 7);
+  watch(event_.get(), 8, true);
+  watch(other_.get(), 9, true);
+  FileTable table(dump_options_);
+  add(table, 1, numbers());
+  EXPECT_EQ(carry_over(table, true), wanted_);
+}
+
+TEST_F(EpollTest, WithoutAnExtensionTheNumbersTell) {
+  watch(event_.get(), 7);
+  watch(other_.get(), UINT64_MAX);
+  FileTable table(dump_options_);
+  add(table, 1, numbers());
+  EXPECT_EQ(carry_over(table, false), wanted_);
+}
+
+TEST_F(EpollTest, ATargetThatIsGoneIsRefused) {
+  {
+    const Fd outside(::eventfd(0, EFD_CLOEXEC));
+    watch(outside.get(), 1);
+    // Another descriptor keeps the registration alive, and the dump does not see it.
+    const Fd kept(::fcntl(outside.get(), F_DUPFD_CLOEXEC, 700));
+    FileTable table(dump_options_);
+    add(table, 1, numbers());
+    const Error error = error_of([&] { table.conclude(); });
+    EXPECT_EQ(error.reason(), Reason::UNSUPPORTED_FILE);
+    EXPECT_NE(error.what_failed().find(fmt::format("number {}", outside.get())), std::string::npos) << error.report();
+  }
 }
 
 TEST_F(FileTableTest, UnknownFilesAreNamed) {

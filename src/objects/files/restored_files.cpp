@@ -25,6 +25,12 @@ Error corrupt(std::string what_failed, std::string object) {
 RestoredFiles::RestoredFiles(const ImageStore& store, const RestoreOptions& options,
                              std::span<const uint32_t> files_ids, const pb::extension_head* extension)
     : context_(options) {
+  context_.fd_of = [this](uint32_t id) {
+    const auto at = by_id_.find(id);
+    return at == by_id_.end() ? -1 : files_[at->second].fd.get();
+  };
+  context_.type_of = [this](uint32_t id) { return file(id).kind->type; };
+  context_.file_beside = [this](uint32_t id, int number) { return file_beside(id, number); };
   for (const FileKind& kind : file_kinds()) {
     std::any& shared = shared_.emplace_back();
     kind.make_shared(shared);
@@ -146,6 +152,20 @@ void RestoredFiles::finish() {
       file.kind->finish(file.state, file.fd.get(), context_, shared_[file.kind_index]);
   for (size_t i = 0; i < shared_.size(); ++i)
     if (const FileKind& kind = file_kinds()[i]; kind.complete) kind.complete(context_, shared_[i]);
+}
+
+uint32_t RestoredFiles::file_beside(uint32_t id, int number) const {
+  for (const Table& table : tables_) {
+    if (std::ranges::find(table.slots, id, &DescriptorSlot::id) == table.slots.end()) continue;
+    const auto at = std::ranges::find(table.slots, number, &DescriptorSlot::number);
+    return at == table.slots.end() ? 0 : at->id;
+  }
+  return 0;
+}
+
+void RestoredFiles::call(uint32_t files_id, SyscallBatch& batch) {
+  for (size_t i = 0; i < shared_.size(); ++i)
+    if (const FileKind& kind = file_kinds()[i]; kind.call) kind.call(descriptors(files_id), batch, shared_[i]);
 }
 
 const std::vector<DescriptorSlot>& RestoredFiles::descriptors(uint32_t files_id) const {

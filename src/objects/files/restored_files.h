@@ -26,12 +26,6 @@
 
 namespace stasis {
 
-struct DescriptorSlot {
-  int number = -1;
-  uint32_t id = 0;  // of the open file
-  bool cloexec = false;
-};
-
 class RestoredFiles {
  public:
   // One id for each descriptor table. `extension`: null for dumps of other programs. `options` and nothing else must
@@ -60,6 +54,9 @@ class RestoredFiles {
   };
   std::vector<AsyncSlot> async_slots(uint32_t files_id) const;
 
+  // Adds what a task has to do itself when it has the descriptors of its table. Once for a table.
+  void call(uint32_t files_id, SyscallBatch& batch);
+
   // Executables, directories, mapped files with a path. Throws IMAGE_CORRUPT when `id` is not that of a file with a
   // path.
   const RegularFile::State& path_file(uint32_t id) const;
@@ -85,6 +82,7 @@ class RestoredFiles {
   void read_extension(const pb::extension_head& head);
   void read_table(const ImageStore& store, uint32_t files_id);
   void raise_limit();
+  uint32_t file_beside(uint32_t id, int number) const;
   const File& file(uint32_t id) const;
 
   RestoreFiles context_;
