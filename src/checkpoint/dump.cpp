@@ -298,6 +298,7 @@ class Checkpoint {
   void collect_files() {
     for (auto& p : processes_)
       if (p->leader().stat.sid == p->pid()) files_.tree_sessions.push_back(p->pid());
+    for (const SeizedProcess& s : seized_) files_.tree_pids.insert(s.pid);
     std::set<uint32_t> tables;
     for (auto& p : processes_) {
       if (tables.insert(p->ids.files).second)

@@ -3,6 +3,7 @@
 #include "objects/files/eventpoll.h"
 #include "objects/files/file_kind.h"
 #include "objects/files/memfd.h"
+#include "objects/files/pidfd.h"
 #include "objects/files/pipe.h"
 #include "objects/files/regular.h"
 #include "objects/files/signalfd.h"
@@ -113,7 +114,7 @@ const std::vector<FileKind>& file_kinds() {
   static const std::vector<FileKind> rows = {
       file_kind<RegularFile>(),  // no two kinds claim the same file; the most frequent one is asked first
       file_kind<Pipe>(),        file_kind<Memfd>(),   file_kind<Terminal>(),  file_kind<EventFd>(),
-      file_kind<SignalFd>(),    file_kind<TimerFd>(), file_kind<EventPoll>(),
+      file_kind<SignalFd>(),    file_kind<TimerFd>(), file_kind<EventPoll>(), file_kind<PidFd>(),
   };
   return rows;
 }

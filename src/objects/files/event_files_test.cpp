@@ -2,10 +2,13 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "objects/files/eventfd.h"
+#include "objects/files/pidfd.h"
 #include "objects/files/signalfd.h"
 #include "objects/files/test_support.h"
 #include "objects/files/timerfd.h"
@@ -22,7 +25,7 @@ class Carrier {
   Fd carry(int fd) {
     const FileView view = view_of(fd, 7);
     EXPECT_TRUE(Kind::match(view));
-    Kind::dump(view, dump_files, shared_, dumped);
+    Kind::dump(view, dump_files, shared, dumped);
     pb::file_entry entry;
     Kind::encode(dumped, entry);
     EXPECT_EQ(entry.id(), 7u);
@@ -33,8 +36,8 @@ class Carrier {
       Kind::decode_extension(extension, restored);
     }
     EXPECT_EQ(restored, dumped);
-    Fd made = Kind::create(restored, restore_files, shared_);
-    Kind::finish(restored, made.get(), restore_files, shared_);
+    Fd made = Kind::create(restored, restore_files, shared);
+    Kind::finish(restored, made.get(), restore_files, shared);
     EXPECT_EQ(view_of(made.get()).link, view.link);
     EXPECT_EQ(view_of(made.get()).flags, view.flags);
     return made;
@@ -44,9 +47,7 @@ class Carrier {
   test::LooseDump dump_files{dump_options};
   RestoreFiles restore_files{restore_options};
   typename Kind::State dumped, restored;
-
- private:
-  typename Kind::Shared shared_;
+  typename Kind::Shared shared;
 };
 
 // ---- eventfd ---------------------------------------------------------------------------------------------
@@ -93,6 +94,46 @@ TEST(SignalFds, TheSignals) {
   const uint64_t wanted = 1 | uint64_t{1} << (SIGUSR1 - 1) | uint64_t{1} << (SIGRTMIN - 1) | uint64_t{1} << 63;
   EXPECT_EQ(carrier.dumped.signals, wanted);
   EXPECT_EQ(fdinfo_number(own_fdinfo(copy.get()), "sigmask", 16), wanted);
+}
+
+// ---- pidfd -----------------------------------------------------------------------------------------------
+
+TEST(PidFds, ThisProcessAndDeadOnes) {
+  const Fd self(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), O_NONBLOCK)));
+  Carrier<PidFd> carrier;
+  carrier.dump_files.tree_pids = {::getpid()};
+  EXPECT_EQ(view_of(carrier.carry(self.get()).get()).st.st_ino, view_of(self.get()).st.st_ino);
+  EXPECT_EQ(carrier.dumped.pid, ::getpid());
+
+  for (const int status : {0, 7 << 8, int{SIGTERM}}) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      if (WIFSIGNALED(status)) ::raise(WTERMSIG(status));
+      ::_exit(WEXITSTATUS(status));
+    }
+    const Fd fd(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
+    int seen = -1;
+    ASSERT_EQ(::waitpid(child, &seen, 0), child);
+    ASSERT_EQ(seen, status);
+    Carrier<PidFd> dead;
+    const Fd copy = dead.carry(fd.get());
+    EXPECT_EQ(dead.dumped.pid, -1);
+    EXPECT_EQ(dead.dumped.exit_code.value_or(status), status);
+    PidFd::complete(dead.restore_files, dead.shared);
+    EXPECT_NE(own_fdinfo(copy.get()).find("Pid:\t-1"), std::string::npos);
+    // Its end is what another dump would find.
+    Carrier<PidFd> next;
+    const Fd last = next.carry(copy.get());
+    EXPECT_EQ(next.dumped.exit_code, dead.dumped.exit_code);
+  }
+}
+
+TEST(PidFds, OfAnotherProcessIsRefused) {
+  const Fd parent(static_cast<int>(::syscall(SYS_pidfd_open, ::getppid(), 0)));
+  Carrier<PidFd> carrier;
+  const Error error = error_of([&] { carrier.carry(parent.get()); });
+  EXPECT_EQ(error.reason(), Reason::UNSUPPORTED_FILE);
+  EXPECT_NE(error.what_failed().find(fmt::format("pid {}", ::getppid())), std::string::npos);
 }
 
 // ---- timerfd ---------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "base/dump_options.h"
@@ -126,6 +127,8 @@ class DumpFiles {
   uint64_t clocks_read_at_ns = 0;
   // Sessions whose leader is in the tree; a terminal of another session comes from outside.
   std::vector<pid_t> tree_sessions;
+  // All processes of the tree, as this program sees them, dead ones too.
+  std::unordered_set<pid_t> tree_pids;
   // Memory behind files, whose pages are stored once for the tree.
   std::vector<MemoryObject> memory_objects;
 
