@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <numeric>
+#include <set>
 
 #include "kernel/proc.h"
 #include "kernel/process.h"
@@ -39,8 +40,10 @@ pid_t free_pid(int offset) {
   // Far from the next ones of the kernel, and from those that another run of this test takes at the same time.
   static const pid_t most = std::atoi(std::string(read_system_file("sys/kernel/pid_max")).c_str());
   static const pid_t base = 1000 + static_cast<pid_t>(getpid() * 997L % (most - 3000));
+  static std::set<pid_t> given;
   pid_t pid = base + offset;
-  while (kill(pid, 0) == 0 || errno != ESRCH) ++pid;
+  while (given.contains(pid) || kill(pid, 0) == 0 || errno != ESRCH) ++pid;
+  given.insert(pid);
   return pid;
 }
 
