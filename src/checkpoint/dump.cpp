@@ -41,6 +41,7 @@
 #include "memory/shmem.h"
 #include "objects/cpu_info.h"
 #include "objects/files/file_table.h"
+#include "objects/task/task_state.h"
 #include "objects/tree_plan.h"
 #include "proto/inventory.pb.h"
 #include "proto/pstree.pb.h"
@@ -152,10 +153,6 @@ class Checkpoint {
     std::erase_if(seized_, [&](SeizedProcess& s) { return s.threads.empty() && !is_zombie(s.pid); });
     for (SeizedProcess& s : seized_) {
       if (s.threads.empty()) continue;
-      if (s.zombie)
-        throw Error(Reason::UNSUPPORTED_STATE, "its main thread has ended while others live")
-            .object(fmt::format("pid {}", s.pid))
-            .remedy("this version saves processes whose main thread lives; let the others end too");
       processes_.push_back(std::make_unique<FrozenProcess>(s, waits_));
       processes_.back()->add_jobs(jobs, seized_.size() <= 2, mapping_reader_.get());
     }
@@ -168,7 +165,7 @@ class Checkpoint {
     for (auto& p : processes_) {
       p->ids = ids_.of(p->namespaces);
       check_namespaces(*p);
-      sharers.emplace_back(p->pid(), &p->ids);
+      sharers.emplace_back(p->task(), &p->ids);
     }
     workers_.start(ids_.sharing_jobs(std::move(sharers)));
     for (auto& p : processes_) {
@@ -254,8 +251,9 @@ class Checkpoint {
             .object(fmt::format("pid {} ({})", s.pid, stat.comm))
             .remedy("let its parent wait for it");
       index[s.pid] = static_cast<int>(tree.size());
+      const int exit_signal = dead ? stat.exit_signal : (*living)->states.get<TaskState>().exit_signal;
       tree.push_back({s.pid, stat.pgid, stat.sid, s.parent == 0 ? kOutside : index.at(s.parent),
-                      dead ? 0 : (*living)->ids.files, dead ? 0 : (*living)->ids.fs, stat.exit_signal});
+                      dead ? 0 : (*living)->ids.files, dead ? 0 : (*living)->ids.fs, exit_signal});
       if (!dead) ++living;
     }
     if (is_plain_tree(tree)) return;
@@ -302,7 +300,7 @@ class Checkpoint {
     std::set<uint32_t> tables;
     for (auto& p : processes_) {
       if (tables.insert(p->ids.files).second)
-        files_.add_process(p->ids.files, p->pid(), p->pidfd.get(), p->leader().stat.comm, p->descriptors);
+        files_.add_process(p->ids.files, p->task(), p->pidfd.get(), p->leader().stat.comm, p->descriptors);
       p->exe_file_id = path_file(*p, p->proc, "exe", O_RDONLY, "the executable");
       p->cwd_file_id = path_file(*p, p->proc, "cwd", O_RDONLY | O_DIRECTORY, "the working directory");
       p->root_file_id = path_file(*p, p->proc, "root", O_RDONLY | O_DIRECTORY, "the root directory");
@@ -365,7 +363,7 @@ class Checkpoint {
     FileView view;
     view.fd = fd.get();
     view.flags = flags;
-    view.pid = p.pid();
+    view.pid = p.task();
     view.owner = owner;
     return files_.add_mapped_file(view);
   }
@@ -384,7 +382,7 @@ class Checkpoint {
         const Fd pagemap = p.proc.open("pagemap", O_RDONLY);
         const PageScan scan = scan_pages(pagemap.get(), p.vmas);
         p.guards = scan.guards;
-        copies_[i] = snapshot_.copy({.pid = p.pid(),
+        copies_[i] = snapshot_.copy({.pid = p.task(),
                                      .memory_fd = memory_fd,
                                      .pagemap_fd = pagemap.get(),
                                      .has_relatives = seized_.size() > 1,
@@ -460,6 +458,7 @@ class Checkpoint {
         e.add_threads(static_cast<uint32_t>(seized.pid));
         write_zombie_images(stat, store_, extension);
       } else {
+        if ((*living)->leader_has_ended()) e.add_threads(static_cast<uint32_t>(seized.pid));
         for (const FrozenThread& t : (*living)->threads) e.add_threads(static_cast<uint32_t>(t.stat.pid));
         ++living;
       }

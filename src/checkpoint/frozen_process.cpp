@@ -7,12 +7,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "kernel/process.h"
 #include "memory/vdso.h"
 #include "objects/task/future_locks.h"
+#include "objects/task/task_state.h"
 #include "objects/thread_births.h"
 
 namespace stasis {
@@ -68,21 +70,18 @@ LookView FrozenProcess::view(FrozenThread& t, const DumpOptions& options) {
 void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs, bool few_processes,
                              MappingReader* mapping_reader) {
   mapping_reader_ = mapping_reader;
-  if (seized->threads.front().tid() != pid())
-    throw Error(Reason::UNSUPPORTED_STATE, "its main thread has ended while others run on")
-        .object(fmt::format("pid {}", pid()))
-        .remedy("this version saves processes whose main thread is alive");
   threads.reserve(seized->threads.size());
   for (Tracee& t : seized->threads) threads.emplace_back(t);
   // The mappings cost as much as everything else: a job of their own when there are fewer processes than processors.
   if (few_processes)
     jobs.emplace_back([this] {
-      ProcDir dir(pid());
+      ProcDir dir(task());
       read_mappings(dir);
     });
   // The first thread to use `proc`; the tracing thread uses it when the job is done.
   jobs.emplace_back([this, few_processes] {
-    pidfd.reset(static_cast<int>(fail_if(pidfd_open(pid()), "cannot open a pidfd")));
+    pidfd.reset(static_cast<int>(
+        fail_if(pidfd_open(task(), leader_has_ended() ? uapi::pidfd_thread : 0), "cannot open a pidfd")));
     if (!few_processes) read_mappings(proc);
     read_threads(proc, 0, std::min(kThreadsPerJob, threads.size()));
     for (int number : proc.fds()) descriptors.push_back({number, false});
@@ -93,7 +92,7 @@ void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs, bool few_
   });
   for (size_t first = kThreadsPerJob; first < threads.size(); first += kThreadsPerJob)
     jobs.emplace_back([this, first] {
-      ProcDir dir(pid());
+      ProcDir dir(task());
       read_threads(dir, first, std::min(first + kThreadsPerJob, threads.size()));
     });
 }
@@ -148,13 +147,39 @@ void FrozenProcess::look(const DumpOptions& options, SeccompFilters& filters, St
     const LookView v = view(t, options);
     t.states.look(v);
     if (t.status.seccomp != 0) look_at_filters(t, filters);
-    if (t.stat.pid == pid()) {
+    if (&t == &threads.front()) {
       states.look(v);
-    } else if (kcmp(pid(), t.tracee->tid(), uapi::kcmp_files) != 0 ||
-               kcmp(pid(), t.tracee->tid(), uapi::kcmp_fs) != 0) {
+    } else if (kcmp(task(), t.tracee->tid(), uapi::kcmp_files) != 0 ||
+               kcmp(task(), t.tracee->tid(), uapi::kcmp_fs) != 0) {
       look_at_tables(t);
     }
   }
+  if (leader_has_ended()) look_at_ended_leader();
+}
+
+// What the process has by its leader, though that has ended.
+void FrozenProcess::look_at_ended_leader() {
+  ProcDir dir(pid());
+  const ProcStat stat = parse_stat(dir.read("stat"));
+  const ProcStatus status = parse_status(dir.read("status"));
+  const auto credentials = [](const ProcStatus& s) {
+    return std::tie(s.uid, s.gid, s.groups, s.cap_inheritable, s.cap_permitted, s.cap_effective, s.cap_bounding,
+                    s.cap_ambient);
+  };
+  // Who may send signals to the process is decided by those of its leader.
+  if (credentials(status) != credentials(threads.front().status))
+    throw Error(Reason::UNSUPPORTED_STATE, "its main thread has ended, and had other credentials than the first other")
+        .object(describe())
+        .remedy("change credentials in all threads, as the C library does");
+  TaskState::State& state = states.edit<TaskState>();
+  state.blocked = status.sig_blocked;
+  state.comm = stat.comm;
+  state.exit_signal = stat.exit_signal;
+  state.leader_status = static_cast<uint32_t>(stat.exit_code);
+  if ((stat.exit_code & ~0xff00) != 0)
+    throw Error(Reason::UNSUPPORTED_STATE, "its main thread was killed alone, by a seccomp filter")
+        .object(describe())
+        .remedy("use SECCOMP_RET_KILL_PROCESS in filters");
 }
 
 void FrozenProcess::look_at_tables(FrozenThread& t) {
@@ -260,7 +285,7 @@ void FrozenProcess::start_borrow() {
 
 void FrozenProcess::finish_borrow(StopWaiter& waiter) {
   borrowed_->finish_open(waiter);
-  FutureLocks::look_at_new_mapping(pid(), pidfd.get(), borrowed_->host().area().address(), states.edit<FutureLocks>());
+  FutureLocks::look_at_new_mapping(task(), pidfd.get(), borrowed_->host().area().address(), states.edit<FutureLocks>());
 }
 
 void FrozenProcess::set_clock(const pb::timespec& monotonic) {

@@ -48,9 +48,13 @@ struct FrozenThread {
 
 struct FrozenProcess {
   FrozenProcess(SeizedProcess& s, const WaitBegins& waits)
-      : seized(&s), proc(s.pid), states(Scope::process), waits_(waits) {}
+      : seized(&s), proc(s.threads.front().tid()), states(Scope::process), waits_(waits) {}
 
   pid_t pid() const { return seized->pid; }
+  // Of the thread by which everything that threads share is looked at: a leader that has ended shares nothing any more.
+  pid_t task() const { return seized->threads.front().tid(); }
+  bool leader_has_ended() const { return seized->zombie; }
+  // The leader, or the first thread that lives.
   FrozenThread& leader() { return threads.front(); }
   std::string describe() const;
 
@@ -84,7 +88,7 @@ struct FrozenProcess {
 
   SeizedProcess* seized;
   ProcDir proc;
-  std::vector<FrozenThread> threads;  // the leader first
+  std::vector<FrozenThread> threads;  // the living ones, the leader first
   ObjectStates states;
 
   std::vector<Mapping> mappings;
@@ -104,6 +108,7 @@ struct FrozenProcess {
   void read_code();
   void read_threads(ProcDir& dir, size_t first, size_t end);
   void let_heal(StopWaiter& waiter);
+  void look_at_ended_leader();
   void look_at_tables(FrozenThread& thread);
   void look_at_filters(FrozenThread& thread, SeccompFilters& filters);
   ReportSignal report_signal() const;

@@ -12,7 +12,14 @@ namespace stasis {
 
 namespace {
 
+// A leader that has ended has a core for what belongs to the process.
 void write_cores(const FrozenProcess& p, ImageStore& store) {
+  if (p.leader_has_ended()) {
+    pb::core_entry core;
+    core.set_mtype(CpuRegisters::architecture);
+    p.states.encode(core);
+    store.write_single(ImageKind::CORE, static_cast<uint64_t>(p.pid()), core);
+  }
   for (const FrozenThread& t : p.threads) {
     pb::core_entry core;
     core.set_mtype(CpuRegisters::architecture);
@@ -78,13 +85,20 @@ void write_process_images(const FrozenProcess& p, ImageStore& store) {
 }
 
 void write_extension(const FrozenProcess& p, ExtensionWriter& extension) {
+  const auto encode_process = [&](pb::extension_task& task) {
+    p.states.encode_extension(task);
+    encode_extension(p.vmas, task);
+  };
+  if (p.leader_has_ended()) {
+    pb::extension_task task;
+    task.set_tid(static_cast<uint32_t>(p.pid()));
+    encode_process(task);
+    extension.write(task);
+  }
   for (const FrozenThread& t : p.threads) {
     pb::extension_task task;
     task.set_tid(static_cast<uint32_t>(t.stat.pid));
-    if (t.stat.pid == p.pid()) {
-      p.states.encode_extension(task);
-      encode_extension(p.vmas, task);
-    }
+    if (t.stat.pid == p.pid()) encode_process(task);
     t.states.encode_extension(task);
     if (t.own_tables) encode_tables(p, t, *task.mutable_thread()->mutable_tables());
     extension.write(task);

@@ -21,11 +21,6 @@ void keep_common(std::optional<std::vector<uint32_t>>& prefix, std::span<const u
   prefix->erase(end, prefix->end());
 }
 
-Tracee& thread_of(Puppet& puppet, pid_t tid) {
-  return *std::find_if(puppet.threads().begin(), puppet.threads().end(),
-                       [&](const Tracee& t) { return t.tid() == tid; });
-}
-
 }  // namespace
 
 FilterInheritance::FilterInheritance(const RestorePlan& plan) : plan_(plan) {
@@ -68,7 +63,7 @@ void FilterInheritance::install_for_child(int creator, int child, Puppet& puppet
 void FilterInheritance::install_all(const PlannedProcess& p, Puppet& puppet, StopWaiter& waiter) {
   if (!needed_) return;
   const std::span<const uint32_t> filters = p.threads.front().filters;
-  install(puppet, puppet.pid(), filters.subspan(installed_[node_of_.at(&p)]), waiter);
+  install(puppet, p.threads.front().tid, filters.subspan(installed_[node_of_.at(&p)]), waiter);
 }
 
 bool FilterInheritance::clone_threads(const PlannedProcess& p, Puppet& puppet, StopWaiter& waiter) {
@@ -78,9 +73,7 @@ bool FilterInheritance::clone_threads(const PlannedProcess& p, Puppet& puppet, S
   for (const PlannedThread& t : p.threads) members.push_back(&t);
   clone_members(puppet, std::move(members), installed_[node_of_.at(&p)], waiter);
   // They were cloned in the order of their chains.
-  std::vector<pid_t> order;
-  for (const PlannedThread& t : p.threads) order.push_back(t.tid);
-  puppet.sort_threads(order);
+  puppet.sort_threads(p.thread_order());
   return true;
 }
 
@@ -100,7 +93,7 @@ void FilterInheritance::clone_members(Puppet& puppet, Members members, size_t de
   for (const auto& [next, group] : groups)
     for (const PlannedThread* t : group)
       if (t != &first && (!next || t == group.front())) wanted.push_back(t->tid);
-  puppet.clone_threads(thread_of(puppet, first.tid), wanted, kBatchRoom, waiter);
+  puppet.clone_threads(puppet.thread(first.tid), wanted, kBatchRoom, waiter);
   for (auto& [next, group] : groups)
     if (next) clone_members(puppet, std::move(group), depth, waiter);
 }
@@ -110,7 +103,7 @@ void FilterInheritance::install(Puppet& puppet, pid_t tid, std::span<const uint3
   SyscallBatch batch;
   const auto run = [&] {
     // The slot of the leader, which is at rest, has room for the longest program.
-    if (!batch.empty()) puppet.host().run(thread_of(puppet, tid), 0, batch, waiter);
+    if (!batch.empty()) puppet.host().run(puppet.thread(tid), 0, batch, waiter);
     batch.clear();
   };
   for (const uint32_t filter : filters) {

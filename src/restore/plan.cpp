@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <functional>
+#include <iterator>
 #include <optional>
 #include <set>
 
@@ -34,6 +35,13 @@ namespace stasis {
 
 std::string PlannedProcess::describe() const {
   return fmt::format("pid {} ({})", pid, name);
+}
+
+std::vector<pid_t> PlannedProcess::thread_order() const {
+  std::vector<pid_t> order;
+  if (leader_has_ended()) order.push_back(pid);
+  for (const PlannedThread& t : threads) order.push_back(t.tid);
+  return order;
 }
 
 namespace {
@@ -130,6 +138,12 @@ class PlanReader {
     }
     workers.start(std::move(jobs));
     workers.finish();
+    for (auto& p : plan_.processes) {
+      if (!p->task.leader_status || p->zombie) continue;
+      if (p->threads.size() < 2)
+        throw Error(Reason::IMAGE_CORRUPT, "all threads of a process that lives have ended").object(p->describe());
+      p->threads.erase(p->threads.begin());
+    }
   }
 
   void read_process(PlannedProcess& p) {
@@ -170,6 +184,12 @@ class PlanReader {
               .object(image);
         if (p.zombie) return;
         p.states.decode(core, image);
+        if (extension_ && extension_->task(static_cast<uint32_t>(p.pid), true).process().has_leader_status()) {
+          p.states.decode_extension(extension_->task(static_cast<uint32_t>(p.pid), true),
+                                    fmt::format("the task {} of extension.img", p.pid));
+          p.task = p.states.get<TaskState>();
+          return;
+        }
       }
       if (!core.has_thread_core()) throw Error(Reason::IMAGE_CORRUPT, "it has no thread part").object(image);
       t.states.decode(core, image);
@@ -316,8 +336,7 @@ class PlanReader {
   void check_pids() {
     const auto deadline = Clock::now() + kReapPatience;
     std::vector<pid_t> ids;
-    for (const auto& p : plan_.processes)
-      for (const PlannedThread& t : p->threads) ids.push_back(t.tid);
+    for (const auto& p : plan_.processes) std::ranges::copy(p->thread_order(), std::back_inserter(ids));
     for (const TreeNode& n : plan_.tree.nodes)
       if (n.temporary() && n.pid != 0) ids.push_back(n.pid);
     for (pid_t id : ids)

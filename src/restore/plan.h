@@ -48,7 +48,12 @@ struct PlannedProcess {
   bool zombie = false;  // has a place in the tree, a name and a status, nothing else
   TaskState::State task;
   ObjectStates states;
-  std::vector<PlannedThread> threads;  // the leader first
+  // The living ones, the leader first. One that has ended (TaskState::leader_status) has the puppet's part in making
+  // the process, and ends then.
+  std::vector<PlannedThread> threads;
+  bool leader_has_ended() const { return !threads.empty() && threads.front().tid != pid; }
+  // Ids of the threads of its puppet: before a leader that has ended does so.
+  std::vector<pid_t> thread_order() const;
   // In what order threads are cloned, if some have tables of their own; else empty.
   std::vector<ThreadBirth> thread_births;
   pb::task_kobj_ids_entry ids;

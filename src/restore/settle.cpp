@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "objects/task/credentials.h"
 #include "objects/task/pending_signals.h"
 #include "objects/task/registers.h"
 #include "objects/task/rseq.h"
@@ -118,7 +120,8 @@ struct Taker {
 };
 
 Tracee& thread_of(PuppetTree& tree, const Taker& t) {
-  return tree.puppet(*t.process).threads()[static_cast<size_t>(t.thread - t.process->threads.data())];
+  Puppet& puppet = tree.puppet(*t.process);
+  return t.thread == &t.process->threads.front() ? puppet.leader() : puppet.thread(t.thread->tid);
 }
 
 // The calls that give one table its descriptors, through one channel. Long tables take several batches; what is left at
@@ -256,12 +259,28 @@ void settle(PuppetTree& tree, Processes processes, RestoredFiles& files, const R
   }
   tree.workers().start(std::move(jobs));
   tree.workers().finish();
-  // The process as a whole before the credentials of any thread; threads end with theirs.
-  run_in_leaders(tree, processes, waiter, [&](const PlannedProcess& p, SyscallBatch& batch) {
+  const auto settle_process = [&](const PlannedProcess& p, SyscallBatch& batch) {
     p.states.settle(view_of(p, p.threads.front(), options), batch);
     for (const RestoredFiles::AsyncSlot& slot : files.async_slots(p.ids.files_id()))
       batch.must(SYS_fcntl, {slot.number, F_SETFL, slot.flags});
     files.call(p.ids.files_id(), batch);
+  };
+  // Before children ask to be told of the end of their parent, which the end of its leader is.
+  for (const PlannedProcess* p : processes) {
+    if (!p->leader_has_ended()) continue;
+    Puppet& puppet = tree.puppet(*p);
+    SyscallBatch batch;
+    const BatchData name = batch.text(p->name);
+    batch.must(SYS_prctl, {PR_SET_NAME, name});
+    settle_process(*p, batch);
+    const PlannedThread& first = p->threads.front();  // the leader had the same credentials
+    Credentials::settle(first.states.get<Credentials>(), view_of(*p, first, options), batch);
+    puppet.run(batch, waiter);
+    puppet.end_leader(static_cast<int>(p->task.leader_status.value_or(0) >> 8), p->task.blocked, waiter);
+  }
+  // The process as a whole before the credentials of any thread; threads end with theirs.
+  run_in_leaders(tree, processes, waiter, [&](const PlannedProcess& p, SyscallBatch& batch) {
+    if (!p.leader_has_ended()) settle_process(p, batch);
     p.threads.front().states.settle(view_of(p, p.threads.front(), options), batch);
   });
   for (const PlannedProcess* p : processes)
@@ -293,7 +312,7 @@ void make_ready(PuppetTree& tree, Processes processes, const RestoreOptions& opt
   for (const PlannedProcess* p : processes) {
     Puppet& puppet = tree.puppet(*p);
     for (size_t i = 1; i < p->threads.size(); ++i) puppet.threads()[i].give_back();
-    for (const PlannedThread& t : p->threads) put_back_rseq_section(t.states.get<Rseq>(), p->pid);
+    for (const PlannedThread& t : p->threads) put_back_rseq_section(t.states.get<Rseq>(), t.tid);
   }
 }
 

@@ -69,7 +69,7 @@ void restart_sleep(Puppet& puppet, Tracee& thread, unsigned slot, const SleepRes
   arch::set_call_number(regs, SYS_restart_syscall);
   if (!sleep.known) return;
   const bool endless = sleep.number == SYS_poll && static_cast<int32_t>(sleep.args[2]) < 0;
-  const auto left = endless || !can_be_shortened(sleep.number) ? std::nullopt : time_left(sleep, puppet.pid());
+  const auto left = endless || !can_be_shortened(sleep.number) ? std::nullopt : time_left(sleep, thread.tid());
   if (!left) {
     arch::set_call_number(regs, sleep.number);
     return;

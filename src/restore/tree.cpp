@@ -446,20 +446,20 @@ void PuppetTree::forget_child_signals() {
 }
 
 void PuppetTree::clone_threads_with_tables(const PlannedProcess& p, Puppet& puppet) {
-  const auto thread_at = [&](pid_t tid) -> Tracee& { return *std::ranges::find(puppet.threads(), tid, &Tracee::tid); };
   for (const ThreadBirth& b : p.thread_births) {
     const pid_t tid = p.threads[b.thread].tid;
-    puppet.clone_threads(thread_at(p.threads[b.cloner].tid), {&tid, 1}, kBatchRoom, waiter_, b.shared);
+    puppet.clone_threads(puppet.thread(p.threads[b.cloner].tid), {&tid, 1}, kBatchRoom, waiter_, b.shared);
   }
-  std::vector<pid_t> order;
-  for (const PlannedThread& t : p.threads) order.push_back(t.tid);
-  puppet.sort_threads(order);
+  puppet.sort_threads(p.thread_order());
 }
 
 void PuppetTree::clone_threads(Tables tables) {
   for (const auto& p : plan_.processes) {
     if (p->zombie || p->thread_births.empty() != (tables == Tables::of_leader)) continue;
     Puppet& puppet = this->puppet(*p);
+    const pid_t first = p->threads.front().tid;
+    // Then this one is to the others what the leader mostly is.
+    if (p->leader_has_ended()) puppet.clone_threads(puppet.leader(), {&first, 1}, kBatchRoom, waiter_);
     if (tables == Tables::own) {
       filters_.install_all(*p, puppet, waiter_);
       clone_threads_with_tables(*p, puppet);
@@ -468,7 +468,7 @@ void PuppetTree::clone_threads(Tables tables) {
     if (filters_.clone_threads(*p, puppet, waiter_)) continue;
     std::vector<pid_t> tids;
     for (const PlannedThread& t : std::span(p->threads).subspan(1)) tids.push_back(t.tid);
-    puppet.clone_threads(puppet.leader(), tids, kBatchRoom, waiter_);
+    puppet.clone_threads(puppet.thread(first), tids, kBatchRoom, waiter_);
   }
 }
 

@@ -43,7 +43,7 @@ void BatchHost::start(Tracee& thread, unsigned slot, const SyscallBatch& batch) 
   const iovec remote[2] = {{reinterpret_cast<void*>(area_.slot(slot)), sizeof head},
                            {reinterpret_cast<void*>(at), scratch_.size()}};
   const ssize_t want = static_cast<ssize_t>(sizeof head + scratch_.size());
-  const ssize_t n = process_vm_writev(pid_, local, remote);
+  const ssize_t n = process_vm_writev(memory_of_, local, remote);
   if (n != want)
     throw Error(Reason::TRACEE_LOST, "its batch area cannot be written")
         .object(describe())
@@ -70,7 +70,7 @@ bool BatchHost::interrupt(Tracee& thread, unsigned slot, SyscallBatch& batch, St
 void BatchHost::collect(unsigned slot, SyscallBatch& batch) {
   const size_t skip = batch.entries_offset();
   scratch_.resize(batch.size() - skip);
-  const int err = process_vm_read_all(pid_, area_.batch(slot) + skip, scratch_.data(), scratch_.size());
+  const int err = process_vm_read_all(memory_of_, area_.batch(slot) + skip, scratch_.data(), scratch_.size());
   if (err != 0) throw Error(Reason::TRACEE_LOST, "its batch area cannot be read").object(describe()).error_number(-err);
   batch.take_results(scratch_);
 }

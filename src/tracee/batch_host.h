@@ -13,9 +13,11 @@ namespace stasis {
 class BatchHost {
  public:
   BatchHost() = default;
-  BatchHost(pid_t pid, std::string name) : pid_(pid), name_(std::move(name)) {}
+  BatchHost(pid_t pid, std::string name) : pid_(pid), memory_of_(pid), name_(std::move(name)) {}
 
   pid_t pid() const { return pid_; }
+  // A thread that lives, if the leader has ended: the memory is reached by it.
+  void set_memory_of(pid_t tid) { memory_of_ = tid; }
   const BatchArea& area() const { return area_; }
   void set_area(const BatchArea& area) { area_ = area; }
   ReportSignal report() const { return report_; }
@@ -39,7 +41,7 @@ class BatchHost {
 
  private:
   void collect(unsigned slot, SyscallBatch& batch);
-  pid_t pid_ = 0;
+  pid_t pid_ = 0, memory_of_ = 0;
   std::string name_;
   BatchArea area_;
   ReportSignal report_;

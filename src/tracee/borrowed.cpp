@@ -139,7 +139,9 @@ std::vector<AddressRange> controller_code(std::span<const Mapping> mappings, con
 }
 
 Borrowed::Borrowed(pid_t pid, std::string name, Tracee& leader, Fd memory)
-    : host_(pid, std::move(name)), leader_(&leader), memory_(std::move(memory)) {}
+    : host_(pid, std::move(name)), leader_(&leader), memory_(std::move(memory)) {
+  host_.set_memory_of(leader.tid());
+}
 
 Borrowed::~Borrowed() {
   if (!memory_ || (!open_ && !started_)) return;

@@ -309,6 +309,20 @@ void Puppet::stop_by(int signal, StopWaiter& waiter) {
         .object(leader().describe());
 }
 
+Tracee& Puppet::thread(pid_t tid) {
+  return *std::find_if(threads_.begin(), threads_.end(), [&](const Tracee& t) { return t.tid() == tid; });
+}
+
+void Puppet::end_leader(int status, uint64_t blocked, StopWaiter& waiter) {
+  SyscallBatch batch;
+  batch.call(SYS_exit, {status});
+  leader().stop_at_exit();
+  start(batch);
+  leader().release_at_exit(waiter, blocked, Clock::now() + BatchHost::kPatience);
+  threads_.erase(threads_.begin());
+  host_.set_memory_of(leader().tid());
+}
+
 void Puppet::die(int wait_status, StopWaiter& waiter) {
   if (WIFEXITED(wait_status)) {
     SyscallBatch batch;

@@ -86,6 +86,8 @@ class Puppet {
   pid_t pid() const { return pid_; }
   BatchHost& host() { return host_; }
   std::vector<Tracee>& threads() { return threads_; }
+  Tracee& thread(pid_t tid);
+  // The leader; when that has ended, the first thread that lives.
   Tracee& leader() { return threads_.front(); }
   // /proc/PID/mem, opened when it is asked for.
   int memory_fd();
@@ -103,6 +105,9 @@ class Puppet {
 
   // Makes it a stopped process, by `signal` or, where that stops nothing here, by SIGSTOP: before there are threads.
   void stop_by(int signal, StopWaiter& waiter);
+  // Ends the leader alone, with a status as of exit(2) and these signals blocked; there are other threads. It is not
+  // attached any more then.
+  void end_leader(int status, uint64_t blocked, StopWaiter& waiter);
   // Ends with a wait(2) status (without the core dump bit) and stays a zombie of its parent.
   void die(int wait_status, StopWaiter& waiter);
 

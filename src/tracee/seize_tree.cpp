@@ -176,6 +176,7 @@ class TreeSeizer {
       if (t->await_stop(waiter_, std::min(options_.deadline, Clock::now() + kVforkSuspicion))) return;
       const std::vector<Tracee*> held = vfork_children(pid);
       if (held.empty()) {
+        if (leader_has_ended(pid, tid)) return;
         if (t->await_stop(waiter_, options_.deadline)) return;
         const ProcStat stat = parse_stat(ProcDir::of_thread(pid, tid).read("stat"));
         throw_timeout(fmt::format("task {} ({}, state {})", tid, stat.comm, stat.state));
@@ -186,6 +187,16 @@ class TreeSeizer {
       drop(pid, tid);
       if (pid == root_ && tid == pid) throw;
     }
+  }
+
+  // The end of a leader is told when all other threads have ended, too.
+  bool leader_has_ended(pid_t pid, pid_t tid) {
+    Node& node = nodes_[pid];
+    if (tid != pid || node.threads.size() < 2 || !parse_stat(ProcDir::of_thread(pid, tid).read("stat")).zombie())
+      return false;
+    drop(pid, tid);
+    known_.insert(tid);  // it is attached to this program for as long as that runs
+    return node.zombie = true;
   }
 
   // A vfork parent sleeps uninterruptibly until its child, which runs in the parent's memory, calls exec or ends.

@@ -16,8 +16,8 @@ namespace stasis {
 struct SeizedProcess {
   pid_t pid = 0;
   pid_t parent = 0;             // its parent in the tree; 0 for the root
-  bool zombie = false;          // dead and not waited for: has no threads
-  std::vector<Tracee> threads;  // the leader first, the others ascending
+  bool zombie = false;          // its leader is dead: if there are no threads, all of it is, and not waited for
+  std::vector<Tracee> threads;  // the leader first if it lives, the others ascending
 };
 
 struct SeizeOptions {

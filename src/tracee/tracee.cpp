@@ -407,6 +407,29 @@ void Tracee::end_by(int signal) {
   if (signal == SIGKILL) tgkill(tgid_, tid_, SIGKILL);
 }
 
+void Tracee::stop_at_exit() {
+  const unsigned options = PTRACE_O_TRACESYSGOOD | uapi::ptrace_o_exitkill | PTRACE_O_TRACEEXIT;
+  // Whether seccomp is suspended is not known of a thread that was attached at its birth.
+  if (request(PTRACE_SETOPTIONS, tid_, 0, uint64_t{options | uapi::ptrace_o_suspend_seccomp}) != 0 &&
+      request(PTRACE_SETOPTIONS, tid_, 0, uint64_t{options}) != 0)
+    throw Error(Reason::TASK_VANISHED, "its end cannot be waited for").object(describe()).error_number(errno);
+}
+
+void Tracee::release_at_exit(StopWaiter& waiter, uint64_t blocked, Clock::time_point deadline) {
+  const auto status = waiter.wait(tid_, deadline, false);
+  if (!status || !status->stopped() || status->event() != PTRACE_EVENT_EXIT)
+    throw Error(Reason::TRACEE_LOST, "it does not end").object(describe());
+  load_mask(blocked);
+  if (request(PTRACE_DETACH, tid_) != 0)
+    throw Error(Reason::TRACEE_LOST, "it cannot be detached").object(describe()).error_number(errno);
+  const pid_t tid = std::exchange(tid_, 0);
+  while (!parse_stat(ProcDir::of_thread(tgid_, tid).read("stat")).zombie()) {
+    if (Clock::now() > deadline)
+      throw Error(Reason::TRACEE_LOST, "it does not end").object(fmt::format("task {}", tid));
+    usleep(20);
+  }
+}
+
 void Tracee::detach() {
   const pid_t tid = std::exchange(tid_, 0);
   if (tid == 0) return;

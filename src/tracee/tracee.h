@@ -110,6 +110,10 @@ class Tracee {
   bool stop_by(int signal, StopWaiter& waiter, Clock::time_point deadline);
   // Continues a thread that stands behind its report with a deadly signal, as if that had arrived.
   void end_by(int signal);
+  // A thread of a puppet that will call exit: stops it on its way out, then lets it go and waits until it is a zombie.
+  // Attached, the parent could not wait for its process; let go before, the call could meet a seccomp filter.
+  void stop_at_exit();
+  void release_at_exit(StopWaiter& waiter, uint64_t blocked, Clock::time_point deadline);
   // Lets it go: running, or stopped by `signal` as a detaching stop.
   void detach();
   // The tracee is dead or handed over: forget it.

@@ -39,7 +39,7 @@ ENTRIES = (
     # memory objects
     _entry("shared_objects"), _entry("memfd"), _entry("memfd_program"), _entry("hugetlb"),
     # vdso, cpu state, threads
-    _entry("vdso_calls"), _entry("vdso_gone"), _entry("fpu"), _entry("fpu_initial"), _entry("rseq"), _entry("threads", modes=STOPPABLE), _entry("thread_tables", modes=STOPPABLE), _entry("futex_wait"), _entry("blocked_read"),
+    _entry("vdso_calls"), _entry("vdso_gone"), _entry("fpu"), _entry("fpu_initial"), _entry("rseq"), _entry("threads", modes=STOPPABLE), _entry("thread_tables", modes=STOPPABLE), _entry("dead_leader"), _entry("futex_wait"), _entry("blocked_read"),
     _entry("sleep_restart", replays=False), _entry("interrupted_calls", replays=False), _honest("interrupted_files"), _entry("busy_loop"), _entry("heartbeat20", replays=False),
     # signals, timers
     _entry("sigactions"), _entry("sigpending"), _entry("sigpending_limit"), _entry("signal_to_blocked"), _entry("posix_timers", replays=False), _entry("altstack_on"), _entry("itimers"), _entry("stopped_child"),

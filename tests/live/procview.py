@@ -106,6 +106,13 @@ def _thread(pid, tid, root):
     return {f"thread {tid} {name}": value for name, value in view.items()}
 
 
+def _threads(pid):
+    try:
+        return sorted(map(int, os.listdir(f"/proc/{pid}/task")))
+    except OSError:
+        return []
+
+
 def snapshot(root):
     """{pid: {what: value}} for the tree below root, zombies included."""
     rename = Renamer()
@@ -114,22 +121,24 @@ def snapshot(root):
         state = harness.state_of(pid)
         if state is None:
             continue
-        own = view[pid] = {"zombie": state == "Z"}
-        if state == "Z":
+        living = [tid for tid in _threads(pid) if tid != pid] if state == "Z" else []
+        own = view[pid] = {"zombie": state == "Z", "main thread ended": bool(living)}
+        task = living[0] if living else pid  # a main thread that has ended shows nothing of the process
+        if state == "Z" and not living:
             stat = harness.read(f"/proc/{pid}/stat")
             fields = stat[stat.rindex(")") + 2:].split()
             own["relations"] = " ".join(fields[1:4] + [fields[38 - 3]])
             continue
         for name in PLAIN_FILES:
-            own[name] = harness.read(f"/proc/{pid}/{name}")
+            own[name] = harness.read(f"/proc/{task}/{name}")
         for name in ("cwd", "root", "exe"):
-            own[name] = _link(f"/proc/{pid}/{name}", rename)
-        for space in sorted(os.listdir(f"/proc/{pid}/ns")):
+            own[name] = _link(f"/proc/{task}/{name}", rename)
+        for space in sorted(os.listdir(f"/proc/{task}/ns")):
             if not space.startswith("time"):  # a restored tree may get clocks of its own
-                own[f"ns {space}"] = _link(f"/proc/{pid}/ns/{space}", rename)
-        own.update(_descriptors(pid, rename))
-        own.update(_mappings(pid, rename))
-        for tid in sorted(map(int, os.listdir(f"/proc/{pid}/task"))):
+                own[f"ns {space}"] = _link(f"/proc/{task}/ns/{space}", rename)
+        own.update(_descriptors(task, rename))
+        own.update(_mappings(task, rename))
+        for tid in _threads(pid):
             own.update(_thread(pid, tid, root))
     return view
 

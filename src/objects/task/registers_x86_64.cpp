@@ -66,9 +66,9 @@ bool own_descriptor(uint64_t selector) {
 void shorten_wait_of(const LookView& view) {
   Registers own = view.thread.own_registers();
   if (!view.waited_ns || arch::interrupted_call(own) != arch::Interrupted::restart) return;
-  const auto left_ns = time_left(own, arch::interrupted_call_number(own), view.pid, view.waited_ns);
+  const auto left_ns = time_left(own, arch::interrupted_call_number(own), view.tid, view.waited_ns);
   if (!left_ns) return;
-  shorten_wait(own, *left_ns, view.pid);
+  shorten_wait(own, *left_ns, view.tid);
   view.thread.set_own_registers(own);
 }
 
@@ -121,7 +121,7 @@ void CpuRegisters::look(const LookView& view, State& state) {
       throw Error(Reason::UNSUPPORTED_STATE, fmt::format("it uses the segment descriptor {:#x} of its own", selector))
           .object(view.who)
           .remedy("tasks with set_thread_area or modify_ldt descriptors cannot be saved");
-  save_registers(own, view.pid, view.waited_ns, state);
+  save_registers(own, view.tid, view.waited_ns, state);
   state.extended = view.thread.extended_state();
   extra_components(state.extended, XsaveLayout::of_this_cpu());
 }

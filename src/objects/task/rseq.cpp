@@ -61,7 +61,7 @@ void put_back_rseq_section(const Rseq::State& state, pid_t pid) {
 void Rseq::look(const LookView& view, State& state) {
   const auto config = configuration(view.tid);
   state = {.area = config.rseq_abi_pointer, .size = config.rseq_abi_size, .signature = config.signature};
-  state.section = leave_section(view.thread, view.pid, state.area);
+  state.section = leave_section(view.thread, view.tid, state.area);
 }
 
 void Rseq::encode(const State& state, pb::core_entry& core) {

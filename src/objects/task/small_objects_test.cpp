@@ -183,6 +183,15 @@ TEST(TaskState, RemembersWhetherTheStopWasCollected) {
   EXPECT_FALSE(extension_round_trip<TaskState>(state).stop_collected);
 }
 
+TEST(TaskState, RemembersHowTheMainThreadEnded) {
+  const TaskState::State ended{.leader_status = 0x2a00, .comm = "a"};
+  EXPECT_EQ(extension_round_trip<TaskState>(ended).leader_status, 0x2a00u);
+  EXPECT_FALSE(extension_round_trip<TaskState>({.comm = "a"}).leader_status.has_value());
+  pb::extension_task task;
+  task.mutable_process()->set_leader_status(SIGSYS);
+  EXPECT_REASON(Reason::IMAGE_CORRUPT, decoded_extension<TaskState>(task));
+}
+
 TEST(TaskState, RemembersTheExitSignal) {
   for (const int signal : {0, SIGUSR1, 64}) {
     const TaskState::State state{.exit_signal = signal, .comm = "a"};

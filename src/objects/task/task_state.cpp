@@ -56,10 +56,15 @@ void TaskState::decode(const pb::core_entry& core, State& state) {
 void TaskState::encode_extension(const State& state, pb::extension_task& task) {
   if (state.stop_collected) task.mutable_process()->set_stop_collected(true);
   if (state.exit_signal != SIGCHLD) task.mutable_process()->set_exit_signal(static_cast<uint32_t>(state.exit_signal));
+  if (state.leader_status) task.mutable_process()->set_leader_status(*state.leader_status);
 }
 
 void TaskState::decode_extension(const pb::extension_task& task, State& state) {
   state.stop_collected = task.process().stop_collected();
+  if (task.process().has_leader_status()) state.leader_status = task.process().leader_status();
+  // A thread alone can end by exit(2) only.
+  if (state.leader_status && (*state.leader_status & ~0xff00u) != 0)
+    throw Error(Reason::IMAGE_CORRUPT, "its main thread has ended as none can");
   if (!task.process().has_exit_signal()) return;
   if (task.process().exit_signal() > 64)
     throw Error(Reason::IMAGE_CORRUPT, "the signal that tells of its end has an impossible number");

@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "objects/task_object.h"
@@ -16,13 +17,14 @@ struct TaskState {
   enum class Kind : uint32_t { alive = 1, dead = 2, stopped = 3, zombie = 6 };  // the numbers of the image
   struct State {
     Kind kind = Kind::alive;
-    int stop_signal = 0;          // that stopped the whole process
-    bool stop_collected = false;  // and its parent was told by wait(2)
-    uint32_t exit_code = 0;       // wait(2) status of a dead one
-    int exit_signal = SIGCHLD;    // that tells its parent of its end; 0: none
-    uint32_t flags = 0;           // PF_*, for the record
-    std::string comm;             // of the leader
-    uint64_t blocked = 0;         // of the leader
+    int stop_signal = 0;                    // that stopped the whole process
+    bool stop_collected = false;            // and its parent was told by wait(2)
+    uint32_t exit_code = 0;                 // wait(2) status of a dead one
+    int exit_signal = SIGCHLD;              // that tells its parent of its end; 0: none
+    std::optional<uint32_t> leader_status;  // the main thread has ended, with this wait(2) status
+    uint32_t flags = 0;                     // PF_*, for the record
+    std::string comm;                       // of the leader
+    uint64_t blocked = 0;                   // of the leader
     bool dead() const { return kind == Kind::dead || kind == Kind::zombie; }
   };
   static void look(const LookView& view, State& state);
