@@ -17,6 +17,7 @@ STATUS_LINES = ("Umask", "Uid", "Gid", "Groups", "SigPnd", "ShdPnd", "SigBlk", "
 PLAIN_FILES = ("cmdline", "environ", "auxv", "comm", "limits", "oom_score_adj", "coredump_filter", "personality",
                "timerslack_ns", "uid_map", "cgroup")
 NAMELESS = re.compile(r"^(pipe|socket):\[(\d+)\]$")
+EVENTFD_ID = re.compile(r"^eventfd-id:\s*(\d+)$", re.MULTILINE)
 CHANGING_FDINFO = ("ino:", "mnt_id:", "it_value:", "ticks:")
 # Set by a write to the page tables or by the kernel's own bookkeeping, not by the program.
 # "gu": the kernel looks for guard regions there, whether or not there are any left.
@@ -55,6 +56,7 @@ def _descriptors(pid, rename):
     view = {}
     for fd in _lasting_descriptors(pid):
         info = harness.read(f"/proc/{pid}/fdinfo/{fd}", "")
+        info = EVENTFD_ID.sub(lambda match: rename("eventfd", match.group(1)), info)  # one row of numbers for the host
         lines = [line for line in info.splitlines() if not line.startswith(CHANGING_FDINFO)]
         # What an epoll descriptor watches comes in the order of addresses, with inodes that are new for pipes.
         watched = sorted(line.split(" ino:")[0] for line in lines if line.startswith("tfd:"))
