@@ -42,6 +42,7 @@
 #include "objects/cpu_info.h"
 #include "objects/files/file_table.h"
 #include "objects/task/task_state.h"
+#include "objects/ipc/sysv_shm.h"
 #include "objects/tree_plan.h"
 #include "proto/inventory.pb.h"
 #include "proto/pstree.pb.h"
@@ -297,6 +298,9 @@ class Checkpoint {
     for (auto& p : processes_)
       if (p->leader().stat.sid == p->pid()) files_.tree_sessions.push_back(p->pid());
     for (const SeizedProcess& s : seized_) files_.tree_pids.insert(s.pid);
+    for (auto& p : processes_)
+      for (const Vma& v : p->vmas)
+        if (v.is_segment()) segments_.add(p->proc, p->mappings[v.mapping], v, p->describe(), files_.memory_objects);
     std::set<uint32_t> tables;
     for (auto& p : processes_) {
       if (tables.insert(p->ids.files).second)
@@ -427,12 +431,14 @@ class Checkpoint {
     pb::extension_head head;
     losses_.encode(head);
     files_.encode_extension(head);
+    segments_.encode_extension(head);
     ExtensionWriter extension(store_, std::move(head));
     for (const auto& p : processes_) {
       write_process_images(*p, store_);
       write_extension(*p, extension);
     }
     files_.encode(store_);
+    segments_.write_images(store_, ids_.own().of(Namespace::ipc));
 
     write_tree(extension);
     if (options_.cpu.image) store_.write_single(ImageKind::CPUINFO, 0, describe_this_cpu());
@@ -551,6 +557,7 @@ class Checkpoint {
   ImageStore store_;
   KernelIdTable ids_;
   FileTable files_;
+  SysvShmTable segments_;
   SeccompFilters filters_;
   std::unique_ptr<MappingReader> mapping_reader_;
   PageSnapshot snapshot_;

@@ -61,7 +61,8 @@ std::optional<Extension> Extension::read(const ImageStore& store) {
     throw Error(Reason::IMAGE_VERSION,
                 fmt::format("its format has version {}, this program knows {}", out.head_.version(), kVersion))
         .object(out.shown_name_);
-  if (!known(out.head_) || !each_known(out.head_.left_out())) of_the_future(out.shown_name_);
+  if (!known(out.head_) || !each_known(out.head_.left_out()) || !each_known(out.head_.segments()))
+    of_the_future(out.shown_name_);
   for (pb::extension_task task; reader->next(task);) {
     if (!all_known(task)) of_the_future(out.shown_name_);
     const uint32_t tid = task.tid();

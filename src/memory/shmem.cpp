@@ -124,7 +124,7 @@ std::vector<AddressRange> data_ranges(int fd, const std::string& name) {
 
 void add_need(SharedNeed& need, uint64_t shmid, std::span<const Vma> vmas) {
   for (const Vma& vma : vmas) {
-    if (!vma.has(vma_status::anon_shared) || vma.shmid != shmid) continue;
+    if (!vma.is_nameless_object() || vma.shmid != shmid) continue;
     need.size_bytes = std::max(need.size_bytes, vma.pgoff_bytes + vma.size_bytes());
     need.noreserve = need.noreserve || (vma.flags & MAP_NORESERVE) != 0;
     if (vma.is_huge()) need.huge_flags = vma.flags & (MAP_HUGETLB | uint32_t{MAP_HUGE_MASK} << MAP_HUGE_SHIFT);

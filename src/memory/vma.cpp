@@ -45,7 +45,7 @@ struct NameRefusal {
 };
 constexpr NameRefusal refused_names[] = {
     {"[uprobes]", false, {"is the code page of a uprobe", "remove the uprobe before the dump"}},
-    {"/SYSV", true, {"is a System V shared memory segment", "let the program detach it before the dump"}},
+    {"/SYSV", true, {"is private memory of a System V segment", "let the program unmap it before the dump"}},
     {"/[aio]", true, {"is the ring of an AIO context", "let the program destroy its AIO contexts before the dump"}},
     {"/secretmem", true, {"is memory of memfd_secret(), which nobody else may read", "let the program unmap it"}},
     {"anon_inode:[io_uring]", false, {"is a ring of io_uring", "let the program close it before the dump"}},
@@ -76,6 +76,11 @@ bool is_memory_object(const Mapping& m) {
   if (m.name.starts_with("[anon_shmem:")) return true;
   return m.deleted &&
          (m.name == "/dev/zero" || m.name.starts_with("/memfd:") || (m.shared && m.name == "/anon_hugepage"));
+}
+
+// An attached segment of System V shared memory, "/SYSV" and its key in hexadecimal: the inode number is its id.
+bool is_segment(const Mapping& m) {
+  return m.shared && m.deleted && m.name.size() == 13 && m.name.starts_with("/SYSV");
 }
 
 bool is_private_anonymous(const Mapping& m) {
@@ -113,6 +118,7 @@ uint32_t ordinary_status(const Mapping& m) {
 
   const uint32_t file = m.shared ? vma_status::file_shared : vma_status::file_private;
   if (is_memory_object(m)) return vma_status::regular | vma_status::memfd | file;
+  if (is_segment(m)) return vma_status::regular | vma_status::sysv_shm | vma_status::anon_shared;
   for (const NameRefusal& r : refused_names) {
     if (m.name.starts_with(r.prefix) && (m.deleted || !r.deleted)) refuse(m, r.refusal);
   }
@@ -165,10 +171,11 @@ Vma classify_one(const Mapping& m, size_t index) {
   vma.was_writable = m.has(VmFlag::ac);
   vma.lock_on_fault = m.has(VmFlag::lf);
   vma.sealed = m.has(VmFlag::sl);
-  if (vma.is_file()) vma.pgoff_bytes = m.offset;
+  if (vma.is_file() || vma.is_segment()) vma.pgoff_bytes = m.offset;
+  if (vma.is_segment()) vma.shmid = m.inode;
   // "sh" stays only when the file of a shared mapping was opened for writing, too (do_mmap()); mmap() takes no file
-  // that was opened for writing only.
-  if (vma.is_file()) vma.fdflags = m.shared && m.has(VmFlag::sh) ? O_RDWR : O_RDONLY;
+  // that was opened for writing only. Attaching a segment opens it, too.
+  if (vma.is_file() || vma.is_segment()) vma.fdflags = m.shared && m.has(VmFlag::sh) ? O_RDWR : O_RDONLY;
   return vma;
 }
 
@@ -236,7 +243,7 @@ constexpr KindName kind_names[] = {
 constexpr uint32_t restorable_status = vma_status::regular | vma_status::vsyscall | vma_status::vdso |
                                        vma_status::vvar | vma_status::heap | vma_status::file_private |
                                        vma_status::file_shared | vma_status::anon_shared | vma_status::anon_private |
-                                       vma_status::memfd;
+                                       vma_status::memfd | vma_status::sysv_shm;
 constexpr uint32_t kind_status =
     vma_status::file_private | vma_status::file_shared | vma_status::anon_shared | vma_status::anon_private;
 constexpr uint32_t restorable_flags = MAP_TYPE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_LOCKED | MAP_NORESERVE |
@@ -275,6 +282,7 @@ void check_kind(const Vma& vma, const std::string& shown_name) {
   }
   const uint32_t kind = vma.status & kind_status;
   if (kind == 0 || (kind & (kind - 1)) != 0) corrupt(vma, shown_name, "its status names no kind");
+  if (vma.is_segment() && kind != vma_status::anon_shared) corrupt(vma, shown_name, "it is no shared memory");
   const uint32_t type = vma.flags & MAP_TYPE;
   const bool shared = kind == vma_status::file_shared || kind == vma_status::anon_shared;
   const bool droppable = type == map_droppable && kind == vma_status::anon_private;

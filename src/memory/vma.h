@@ -3,7 +3,8 @@
 // A Vma is plain data and the same type in both directions: classify() makes the list of a stopped task from smaps,
 // encode() and decode() are the record of mm-PID.img. Which file a mapping belongs to is known to the caller only:
 // classify() leaves `shmid` of file mappings 0 and says in `mapping` which line it came from. Shared anonymous memory
-// and memfds count as files without a path (status `memfd`); images of older programs have status `anon_shared`.
+// and memfds count as files without a path (status `memfd`); images of older programs have status `anon_shared`. An
+// attached segment of System V has both `sysv_shm` and `anon_shared`, and its id for `shmid`.
 //
 // The record does not carry everything that smaps shows as VmFlags. What is missing, and what a restore does about it:
 //   ac  a private area is or was writable (accounted memory). A writable area gets it by itself, another one is mapped
@@ -63,7 +64,7 @@ struct Vma {
   uint64_t start = 0;
   uint64_t end = 0;
   uint64_t pgoff_bytes = 0;
-  uint64_t shmid = 0;               // file id of a file mapping; number of an object with status anon_shared
+  uint64_t shmid = 0;               // file id of a file mapping; number of an object with status anon_shared; segment
   uint32_t prot = 0;                // PROT_*
   uint32_t flags = 0;               // MAP_*; MAP_FIXED is not among them
   uint32_t status = 0;              // vma_status
@@ -83,6 +84,10 @@ struct Vma {
   bool has(uint32_t status_bits) const noexcept { return (status & status_bits) == status_bits; }
   // Of a file in the images: also of a memory object, which has no path.
   bool is_file() const noexcept { return (status & (vma_status::file_private | vma_status::file_shared)) != 0; }
+  // An attached segment of System V.
+  bool is_segment() const noexcept { return has(vma_status::sysv_shm); }
+  // Of a memory object of older images.
+  bool is_nameless_object() const noexcept { return has(vma_status::anon_shared) && !is_segment(); }
   bool is_huge() const noexcept;
   bool is_private() const noexcept;
   bool is_locked() const noexcept;

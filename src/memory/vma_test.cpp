@@ -129,9 +129,21 @@ TEST(Classify, AttributesOfAreas) {
   EXPECT_FALSE(droppable.stores_pages());
 }
 
+TEST(Classify, AttachedSegments) {
+  const Vma writable =
+      classify_one(one("1000-2000 r--s 00003000 00:01 42 /SYSV5a00001f (deleted)", "rd sh mr mw me ms"));
+  EXPECT_EQ(writable.status, 0x501u);
+  EXPECT_EQ(writable.shmid, 42u);
+  EXPECT_EQ(writable.pgoff_bytes, 0x3000u);
+  EXPECT_EQ(writable.fdflags, uint32_t{O_RDWR});
+  EXPECT_TRUE(writable.is_segment() && !writable.is_file() && !writable.is_nameless_object());
+  const Vma read_only = classify_one(one("1000-2000 r--s 00000000 00:01 0 /SYSV00000000 (deleted)", "rd mr me ms"));
+  EXPECT_EQ(read_only.fdflags, uint32_t{O_RDONLY});
+}
+
 TEST(Classify, WhatCannotBeSavedIsNamedWithARemedy) {
   const Mapping refused[] = {
-      one("1000-2000 rw-s 00000000 00:01 1 /SYSV00000000 (deleted)", "rd wr"),
+      one("1000-2000 rw-p 00000000 00:01 1 /SYSV00000000 (deleted)", "rd wr"),
       one("1000-2000 rw-s 00000000 00:01 1 /[aio] (deleted)", "rd wr"),
       one("1000-2000 rw-s 00000000 00:01 1 /secretmem (deleted)", "rd wr lo"),
       one("1000-2000 r-xp 00000000 fe:00 1 /usr/lib/libx.so (deleted)", "rd ex"),
@@ -243,7 +255,7 @@ TEST(VmaRecord, BadRecordsAreRefused) {
   EXPECT_EQ(reason_of([](V& v) { v[1].status = 1; }), Reason::IMAGE_CORRUPT);
   EXPECT_EQ(reason_of([](V& v) { v[1].status |= vma_status::file_private; }), Reason::IMAGE_CORRUPT);
   EXPECT_EQ(reason_of([](V& v) { v[1].flags = MAP_SHARED | MAP_ANONYMOUS; }), Reason::IMAGE_CORRUPT);
-  EXPECT_EQ(reason_of([](V& v) { v[1].status = 0x501; }), Reason::IMAGE_UNSUPPORTED);
+  EXPECT_EQ(reason_of([](V& v) { v[1].status = 0x801; }), Reason::IMAGE_UNSUPPORTED);
   EXPECT_EQ(reason_of([](V& v) { v[1].status = 0x2000; }), Reason::IMAGE_UNSUPPORTED);
   EXPECT_EQ(reason_of([](V& v) { v[1].flags |= MAP_NONBLOCK; }), Reason::IMAGE_UNSUPPORTED);
 }

@@ -67,6 +67,7 @@ class PlanReader {
                     l.tasks() > 1 ? fmt::format(" (and {} more tasks)", l.tasks() - 1) : std::string());
     }
     check_namespaces(inventory);
+    read_attached_segments(inventory.root_ids().ipc_ns_id());
     check_sharing();
     plan_threads();
     plan_births();
@@ -259,6 +260,19 @@ class PlanReader {
               .remedy("this version restores processes that share neither");
       }
     }
+  }
+
+  void read_attached_segments(uint32_t ipc_namespace) {
+    plan_.segments = read_segments(store_, ipc_namespace, extension_ ? &extension_->head() : nullptr);
+    for (const auto& p : plan_.processes)
+      for (const Vma& v : p->vmas.areas) {
+        if (!v.is_segment()) continue;
+        const auto at = plan_.segments.find(v.shmid);
+        if (at == plan_.segments.end() || v.pgoff_bytes >= at->second.mapped_bytes())
+          throw Error(Reason::IMAGE_CORRUPT,
+                      fmt::format("mapping {} is of no shared memory segment of the images", ::stasis::describe(v)))
+              .object(fmt::format("mm-{}.img", p->pid));
+      }
   }
 
   // Every namespace of the tree must be the one that the dumping program was in; the clocks are the exception.

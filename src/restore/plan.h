@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 #include "image/store.h"
 #include "memory/fill.h"
 #include "memory/vma.h"
+#include "objects/ipc/sysv_shm.h"
 #include "objects/task/seccomp.h"
 #include "objects/task/task_state.h"
 #include "objects/task_object.h"
@@ -68,6 +70,7 @@ struct RestorePlan {
   std::vector<std::unique_ptr<PlannedProcess>> processes;  // parents before children
   PlannedProcess& root() { return *processes.front(); }
   SeccompFilters filters;
+  std::map<uint64_t, SysvSegment> segments;  // by id
   // Clocks as the tasks saw them at the dump.
   std::optional<pb::timens_entry> clocks;
   std::optional<pb::extension_head> extension;  // not in dumps of other programs

@@ -81,12 +81,14 @@ class Restore {
     tables.erase(std::ranges::unique(tables).begin(), tables.end());
     files_.emplace(store_, options_, tables, plan_.extension ? &*plan_.extension : nullptr);
     files_->plan();
+    segments_.emplace(plan_.segments);
     verify_unread_images(store_);
     root_ = plan_.root().pid;
   }
 
   void tree() {
     const auto begin = Clock::now();
+    segments_->create(store_);
     tree_.emplace(plan_, options_, store_, *files_, waiter_);
     {
       std::optional<ClocksOfChildren> clocks;
@@ -144,6 +146,7 @@ class Restore {
   void release() {
     // Files held here would hide that the tasks close theirs.
     files_.reset();
+    segments_->release();
     prctl(PR_SET_CHILD_SUBREAPER, 0);
     const bool own_group = plan_.root().pgid == root_ || plan_.root().sid == root_;
     foreground_.emplace(options_, root_, own_group ? root_ : 0);
@@ -161,6 +164,7 @@ class Restore {
   std::vector<const PlannedProcess*> living_;
   StopWaiter waiter_;
   std::optional<RestoredFiles> files_;
+  std::optional<RestoredSegments> segments_;
   std::optional<PuppetTree> tree_;
   std::optional<Foreground> foreground_;
   std::optional<RestoredClocks> clocks_;

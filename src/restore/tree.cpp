@@ -38,7 +38,7 @@ bool same_area(const Vma& a, const Vma& b) {
 // How the kernel is asked for an area.
 int mmap_flags(const Vma& v) {
   uint32_t flags = (v.flags & ~uint32_t{MAP_LOCKED}) | MAP_FIXED;
-  if (v.has(vma_status::anon_shared)) flags &= ~uint32_t{MAP_ANONYMOUS};
+  if (v.is_nameless_object()) flags &= ~uint32_t{MAP_ANONYMOUS};
   // Since Linux 6.7 MAP_STACK keeps huge pages away; set at once, so that neighbours do not merge first.
   if ((v.madv & (1u << MADV_NOHUGEPAGE)) != 0) flags |= MAP_STACK;
   return static_cast<int>(flags);
@@ -84,7 +84,7 @@ int free_number(const RestorePlan& plan, const RestoredFiles& files, int channel
     // Working and root directory arrive behind the descriptors, mapped files and the executable before them.
     std::set<std::pair<uint64_t, uint32_t>> mapped;
     for (const Vma& v : p->vmas.areas)
-      if (v.is_file() || v.has(vma_status::anon_shared)) mapped.insert({v.shmid, v.fdflags.value_or(0)});
+      if (v.is_file() || v.is_nameless_object()) mapped.insert({v.shmid, v.fdflags.value_or(0)});
     number = std::max({number, slots.size() + 3, mapped.size() + 2});
   }
   for (auto next = used.lower_bound(number); next != used.end() && *next < number + needed; ++next) number = *next + 1;
@@ -145,6 +145,7 @@ std::vector<AddressRange> PuppetTree::inherited_ranges(const PlannedProcess& p) 
     if (at != parents.end() && same_area(*at, v) && !v.has(kNotInherited) && !other_vdso && same_at_first(v, i))
       out.push_back({v.start, v.end});
   }
+  drop_parts_of_attachments(p.vmas.areas, out);
   return out;
 }
 
@@ -234,7 +235,7 @@ void PuppetTree::start_memory(PlannedProcess& p) {
   };
   constexpr uint32_t kObject = 1u << 31;  // key is a shared object, not a file
   const auto mapped_number = [&](const Vma& v) {
-    if (v.has(vma_status::anon_shared)) return number_of(v.shmid, kObject, [&] { return shared_object(v.shmid); });
+    if (v.is_nameless_object()) return number_of(v.shmid, kObject, [&] { return shared_object(v.shmid); });
     const uint32_t mode = v.fdflags.value_or(O_RDONLY);
     return number_of(v.shmid, mode, [&] { return mapped_file(static_cast<uint32_t>(v.shmid), mode); });
   };
@@ -243,7 +244,7 @@ void PuppetTree::start_memory(PlannedProcess& p) {
       same_exe ? -1
                : number_of(p.mm.exe_file_id(), O_RDONLY, [&] { return mapped_file(p.mm.exe_file_id(), O_RDONLY); });
   for (const Vma& v : p.vmas.areas)
-    if (is_mapped_by_us(v) && !is_inherited(v) && (v.is_file() || v.has(vma_status::anon_shared))) mapped_number(v);
+    if (is_mapped_by_us(v) && !is_inherited(v) && (v.is_file() || v.is_nameless_object())) mapped_number(v);
 
   auto batch = std::make_unique<SyscallBatch>();
   const auto flush_if_full = [&] {
@@ -269,10 +270,11 @@ void PuppetTree::start_memory(PlannedProcess& p) {
     unmap_rest(*batch, std::move(keep), puppet.host().area());
   }
   if (!vdso_.inherited(p)) vdso_.map(p, *batch);
+  attach_segments(p, inherited, *batch, flush_if_full);
   const auto& areas = p.vmas.areas;
   for (size_t i = 0; i < areas.size(); ++i) {
     const Vma& v = areas[i];
-    if (!is_mapped_by_us(v) || is_inherited(v)) continue;
+    if (!is_mapped_by_us(v) || is_inherited(v) || v.is_segment()) continue;
     const uint32_t prot = first_protection(v, fill.stored_pages(i));
     uint64_t pages = fill.stored_pages(i);
     bool loses_write = prot != v.prot;
@@ -282,7 +284,7 @@ void PuppetTree::start_memory(PlannedProcess& p) {
       loses_write |= prot != areas[i].prot;
     }
     const uint64_t size = areas[i].end - v.start;
-    const int fd = v.is_file() || v.has(vma_status::anon_shared) ? mapped_number(v) : -1;
+    const int fd = v.is_file() || v.is_nameless_object() ? mapped_number(v) : -1;
     batch->must(SYS_mmap, {v.start, size, prot, mmap_flags(v), fd, v.pgoff_bytes});
     if (loses_write && pages == 0 && v.has(vma_status::anon_private)) {
       // It had a page that is gone by now; without ever having one it would lose its account, too.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -79,6 +80,9 @@ class PuppetTree {
   void start_advice(PlannedProcess& p);
   std::vector<AddressRange> inherited_ranges(const PlannedProcess& p) const;
   void clone_threads_with_tables(const PlannedProcess& p, Puppet& puppet);
+  // tree_segments.cpp. `inherited`: ranges by address; `make_room` is called when the batch has grown.
+  void attach_segments(const PlannedProcess& p, std::span<const AddressRange> inherited, SyscallBatch& batch,
+                       const std::function<void()>& make_room) const;
   int shared_object(uint64_t shmid);
   int mapped_file(uint32_t id, uint32_t mode);
 
