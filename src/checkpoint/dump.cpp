@@ -41,8 +41,8 @@
 #include "memory/shmem.h"
 #include "objects/cpu_info.h"
 #include "objects/files/file_table.h"
-#include "objects/task/task_state.h"
 #include "objects/ipc/sysv_shm.h"
+#include "objects/task/task_state.h"
 #include "objects/tree_plan.h"
 #include "proto/inventory.pb.h"
 #include "proto/pstree.pb.h"
@@ -101,6 +101,7 @@ class Checkpoint {
 
   void freeze() {
     prepare_task_objects(parse_status(ProcDir(options_.pid).read("status")));
+    AreaPolicies::prepare();
     own_offsets_ = parse_timens_offsets(ProcDir(getpid()).read("timens_offsets"));
     const auto begin = Clock::now();
     seized_ = seize_tree(options_.pid, waiter_, {.deadline = begin + std::chrono::seconds(options_.timeout_s)},
@@ -285,7 +286,7 @@ class Checkpoint {
     for (auto& p : processes_) p->set_clock(clocks_.monotonic());
     for (auto& p : processes_) p->start_leader_batch(options_);
     if (!workers_.has_threads()) workers_.run_waiting();
-    for (auto& p : processes_) p->finish_leader_batch(waiter_);
+    for (auto& p : processes_) p->finish_leader_batch(options_, waiter_);
     for (auto& p : processes_) p->run_thread_batches(options_, waiter_);
     for (auto& p : processes_) {
       losses_.collect(p->states, p->describe());

@@ -275,12 +275,13 @@ ReportSignal FrozenProcess::report_signal() const {
 void FrozenProcess::start_borrow() {
   slots_ = 1 + std::min<unsigned>(static_cast<unsigned>(threads.size()) - 1, kThreadSlots);
   borrowed_ = std::make_unique<Borrowed>(pid(), leader().stat.comm, *leader().tracee, std::move(memory_));
-  borrowed_->start_open(mappings,
-                        {.slots = slots_,
-                         .first_slot_bytes = kLeaderSlotBytes + descriptors.size() * kDescriptorBytes,
-                         .other_slot_bytes = kThreadSlotBytes,
-                         .hole = hole_},
-                        report_signal());
+  borrowed_->start_open(
+      mappings,
+      {.slots = slots_,
+       .first_slot_bytes = kLeaderSlotBytes + descriptors.size() * kDescriptorBytes + AreaPolicies::first_bytes(vmas),
+       .other_slot_bytes = kThreadSlotBytes,
+       .hole = hole_},
+      report_signal());
 }
 
 void FrozenProcess::finish_borrow(StopWaiter& waiter) {
@@ -302,13 +303,31 @@ void FrozenProcess::start_leader_batch(const DumpOptions& options) {
   descriptor_calls_.reserve(descriptors.size());
   for (const DescriptorNumber& d : descriptors)
     descriptor_calls_.push_back(leader_batch_.must(SYS_fcntl, {d.number, F_GETFD}));
+  policies.ask(vmas, leader_batch_);
   borrowed_->host().start(*leader().tracee, 0, leader_batch_);
 }
 
-void FrozenProcess::finish_leader_batch(StopWaiter& waiter) {
+// What the answers make objects ask further, until none does.
+void FrozenProcess::ask_on(FrozenThread& thread, unsigned slot, const DumpOptions& options, StopWaiter& waiter) {
+  for (SyscallBatch more; thread.states.asks_again(); more.clear()) {
+    thread.states.ask_again(view(thread, options), more);
+    borrowed_->host().start(*thread.tracee, slot, more);
+    borrowed_->host().finish(*thread.tracee, slot, more, waiter);
+    thread.states.answer_again(more, describe());
+  }
+}
+
+void FrozenProcess::finish_leader_batch(const DumpOptions& options, StopWaiter& waiter) {
   borrowed_->host().finish(*leader().tracee, 0, leader_batch_, waiter);
   states.answer(leader_batch_, describe());
   leader().states.answer(leader_batch_, describe());
+  ask_on(leader(), 0, options, waiter);
+  policies.answer(vmas, leader_batch_);
+  for (SyscallBatch more; policies.ask(vmas, more); more.clear()) {
+    borrowed_->host().start(*leader().tracee, 0, more);
+    borrowed_->host().finish(*leader().tracee, 0, more, waiter);
+    policies.answer(vmas, more);
+  }
   brk = static_cast<uint64_t>(leader_batch_.result(brk_call_));
   const int64_t auxv_bytes = leader_batch_.result(auxv_call_);
   // EINVAL before Linux 6.4.
@@ -333,6 +352,7 @@ void FrozenProcess::run_thread_batches(const DumpOptions& options, StopWaiter& w
       FrozenThread& t = threads[first + i];
       host.finish(*t.tracee, static_cast<unsigned>(i) + 1, batches[i], waiter);
       t.states.answer(batches[i], describe());
+      ask_on(t, static_cast<unsigned>(i) + 1, options, waiter);
       t.tracee->give_back();
     }
   }

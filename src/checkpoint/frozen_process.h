@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/address_range.h"
+#include "checkpoint/area_policies.h"
 #include "checkpoint/kernel_ids.h"
 #include "checkpoint/wait_begin.h"
 #include "kernel/mapping_reader.h"
@@ -77,7 +78,7 @@ struct FrozenProcess {
   void start_borrow();
   void finish_borrow(StopWaiter& waiter);
   void start_leader_batch(const DumpOptions& options);
-  void finish_leader_batch(StopWaiter& waiter);
+  void finish_leader_batch(const DumpOptions& options, StopWaiter& waiter);
   void run_thread_batches(const DumpOptions& options, StopWaiter& waiter);
   void start_give_back();
   void finish_give_back(StopWaiter& waiter);
@@ -101,6 +102,7 @@ struct FrozenProcess {
   NamespaceInodes namespaces{};
   KernelIds ids;
   std::vector<AddressRange> guards;
+  AreaPolicies policies;
   uint32_t exe_file_id = 0, cwd_file_id = 0, root_file_id = 0;
 
  private:
@@ -110,6 +112,7 @@ struct FrozenProcess {
   void let_heal(StopWaiter& waiter);
   void look_at_ended_leader();
   void look_at_tables(FrozenThread& thread);
+  void ask_on(FrozenThread& thread, unsigned slot, const DumpOptions& options, StopWaiter& waiter);
   void look_at_filters(FrozenThread& thread, SeccompFilters& filters);
   ReportSignal report_signal() const;
   LookView view(FrozenThread& thread, const DumpOptions& options);

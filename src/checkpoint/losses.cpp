@@ -32,7 +32,8 @@ void Losses::collect(const ObjectStates& states, const std::string& who) {
   found_.clear();
   states.losses(found_);
   for (Loss& loss : found_) {
-    if (std::find(options_.allow_lossy.begin(), options_.allow_lossy.end(), loss.name) == options_.allow_lossy.end())
+    if (loss.refuses &&
+        std::find(options_.allow_lossy.begin(), options_.allow_lossy.end(), loss.name) == options_.allow_lossy.end())
       throw Error(Reason::UNSUPPORTED_STATE, loss.what + ", which no image can hold")
           .object(who)
           .remedy(fmt::format("add --allow-lossy {} to save it without", loss.name));

@@ -87,7 +87,7 @@ void write_process_images(const FrozenProcess& p, ImageStore& store) {
 void write_extension(const FrozenProcess& p, ExtensionWriter& extension) {
   const auto encode_process = [&](pb::extension_task& task) {
     p.states.encode_extension(task);
-    encode_extension(p.vmas, task);
+    encode_extension(p.vmas, p.policies.found(), task);
   };
   if (p.leader_has_ended()) {
     pb::extension_task task;

@@ -29,8 +29,9 @@ bool each_known(const Messages& all) {
 bool all_known(const pb::extension_task& task) {
   const pb::extension_thread& thread = task.thread();
   return known(task) && known(thread) && known(thread.numa()) && each_known(thread.speculation()) &&
-         known(thread.deadline()) && known(thread.tables()) && known(task.process()) && known(task.mm()) &&
-         each_known(task.mm().vmas());
+         known(thread.deadline()) && each_known(thread.sem_undo()) && known(thread.session_keyring()) &&
+         known(thread.tables()) && known(task.process()) && known(task.mm()) && each_known(task.mm().vmas()) &&
+         std::ranges::all_of(task.mm().vmas(), [](const auto& v) { return known(v.numa()); });
 }
 
 [[noreturn]] void of_the_future(const std::string& shown_name) {

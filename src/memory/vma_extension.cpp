@@ -34,7 +34,7 @@ void add_runs(std::span<const Vma> areas, std::vector<pb::extension_vma>& out, v
 
 }  // namespace
 
-void encode_extension(std::span<const Vma> areas, pb::extension_task& task) {
+void encode_extension(std::span<const Vma> areas, std::span<const AreaPolicy> policies, pb::extension_task& task) {
   std::vector<pb::extension_vma> records;
   const auto always = [](const Vma&) { return true; };
   // What is writable is accounted by itself.
@@ -47,11 +47,35 @@ void encode_extension(std::span<const Vma> areas, pb::extension_task& task) {
       [](const Vma& v) { return v.is_locked() && v.lock_on_fault.value_or(false); }, always);
   add_runs(
       areas, records, [](pb::extension_vma& r) { r.set_sealed(true); }, [](const Vma& v) { return v.sealed; }, always);
+  for (const AreaPolicy& p : policies) {
+    pb::extension_vma& record = records.emplace_back();
+    record.set_start(p.start);
+    record.set_end(p.end);
+    record.mutable_numa()->set_mode(p.mode);
+    record.mutable_numa()->mutable_nodes()->Add(p.nodes.words().begin(), p.nodes.words().end());
+  }
   std::ranges::stable_sort(records, {}, [](const pb::extension_vma& r) { return r.start(); });
   for (pb::extension_vma& record : records) *task.mutable_mm()->add_vmas() = std::move(record);
 }
 
-void decode_extension(const pb::extension_mm& mm, std::vector<Vma>& areas, const std::string& shown_name) {
+namespace {
+
+AreaPolicy decode_policy(const pb::extension_vma& record, const std::string& shown_name) {
+  constexpr uint32_t kFlags = 7u << 13;  // MPOL_MODE_FLAGS
+  constexpr uint32_t kLastMode = 6;      // MPOL_WEIGHTED_INTERLEAVE (6.9)
+  const pb::extension_numa& in = record.numa();
+  AreaPolicy out{record.start(), record.end(), in.mode(),
+                 NumberSet({in.nodes().data(), static_cast<size_t>(in.nodes().size())})};
+  if ((out.mode & ~kFlags) > kLastMode || out.nodes.words().size() > NumberSet::kMostWords)
+    throw Error(Reason::IMAGE_CORRUPT, fmt::format("the NUMA policy of {:x}-{:x} makes no sense", out.start, out.end))
+        .object(shown_name);
+  return out;
+}
+
+}  // namespace
+
+void decode_extension(const pb::extension_mm& mm, std::vector<Vma>& areas, std::vector<AreaPolicy>& policies,
+                      const std::string& shown_name) {
   for (Vma& v : areas) {
     v.told = true;
     v.lock_on_fault = false;
@@ -70,7 +94,9 @@ void decode_extension(const pb::extension_mm& mm, std::vector<Vma>& areas, const
       throw Error(Reason::IMAGE_CORRUPT,
                   fmt::format("{:x}-{:x} is not the range of mappings", record.start(), record.end()))
           .object(shown_name);
+    if (record.has_numa()) policies.push_back(decode_policy(record, shown_name));
   }
+  std::ranges::sort(policies, {}, &AreaPolicy::start);
 }
 
 }  // namespace stasis

@@ -21,7 +21,7 @@ Vma area(uint64_t start, uint64_t end, uint32_t prot) {
 std::vector<Vma> through_image(const std::vector<Vma>& areas, int records) {
   pb::extension_task task;
   task.set_tid(42);
-  encode_extension(areas, task);
+  encode_extension(areas, {}, task);
   EXPECT_EQ(task.mm().vmas_size(), records);
   EXPECT_EQ(task.has_mm(), records > 0);
   std::vector<Vma> bare;
@@ -29,7 +29,9 @@ std::vector<Vma> through_image(const std::vector<Vma>& areas, int records) {
   for (size_t i = 0; i < bare.size(); ++i) bare[i].flags = areas[i].flags;
   pb::extension_task read;
   EXPECT_TRUE(read.ParseFromString(task.SerializeAsString()));
-  decode_extension(read.mm(), bare, "extension.img");
+  std::vector<AreaPolicy> policies;
+  decode_extension(read.mm(), bare, policies, "extension.img");
+  EXPECT_TRUE(policies.empty());
   return bare;
 }
 
@@ -63,13 +65,32 @@ TEST(VmaExtension, SealsAndLocks) {
   EXPECT_FALSE(locks_on_fault(read[2], 0));
 }
 
+TEST(VmaExtension, NumaPolicies) {
+  const std::vector<AreaPolicy> policies = {{0x1000, 0x2000, 2, parse_number_list("0,70")}, {0x3000, 0x4000, 4, {}}};
+  const std::vector<Vma> areas = {area(0x1000, 0x2000, PROT_READ), area(0x2000, 0x3000, PROT_READ),
+                                  area(0x3000, 0x4000, PROT_READ)};
+  pb::extension_task task;
+  encode_extension(areas, policies, task);
+  const auto read = [&](const pb::extension_mm& mm) {
+    std::vector<Vma> bare = areas;
+    std::vector<AreaPolicy> out;
+    decode_extension(mm, bare, out, "extension.img");
+    return out;
+  };
+  EXPECT_EQ(read(task.mm()), policies);
+  pb::extension_mm bad = task.mm();
+  bad.mutable_vmas(0)->mutable_numa()->set_mode(7);
+  EXPECT_EQ(error_of([&] { read(bad); }).reason(), Reason::IMAGE_CORRUPT);
+}
+
 TEST(VmaExtension, RangesThatAreNotThoseOfAreas) {
   const auto decode = [](uint64_t start, uint64_t end) {
     std::vector<Vma> areas = {area(0x1000, 0x3000, PROT_READ), area(0x3000, 0x4000, PROT_READ)};
     pb::extension_mm mm;
     pb::extension_vma& record = *mm.add_vmas();
     record.set_start(start), record.set_end(end);
-    decode_extension(mm, areas, "extension.img");
+    std::vector<AreaPolicy> policies;
+    decode_extension(mm, areas, policies, "extension.img");
   };
   EXPECT_NO_THROW(decode(0x1000, 0x4000));
   for (const auto& [start, end] : {std::pair(0x1000, 0x2000),

@@ -9,6 +9,7 @@
 #include "objects/files/signalfd.h"
 #include "objects/files/timerfd.h"
 #include "objects/files/tty.h"
+#include "objects/ipc/sem_undo.h"
 #include "objects/task/alt_stack.h"
 #include "objects/task/autogroup.h"
 #include "objects/task/child_subreaper.h"
@@ -41,6 +42,7 @@
 #include "objects/task/rseq.h"
 #include "objects/task/scheduling.h"
 #include "objects/task/seccomp.h"
+#include "objects/task/session_keyring.h"
 #include "objects/task/signal_actions.h"
 #include "objects/task/signal_mask.h"
 #include "objects/task/speculation.h"
@@ -91,6 +93,7 @@ const std::vector<TaskObject>& task_objects() {
       task_object<TidAddress>(),  // no call sets these for another thread (O-49)
       task_object<RobustListHead>(),
       task_object<AltStack>(),
+      task_object<SemUndo>(),  // when threads share what their leader has; its privileges are there
       task_object<ThreadName>(),
       task_object<Scheduling>(),            // from outside
       task_object<CpuAffinity>(),           // from outside
@@ -102,6 +105,7 @@ const std::vector<TaskObject>& task_objects() {
       task_object<InstructionFaults>(),
       task_object<Speculation>(),
       task_object<ThreadPendingSignals>(),  // all signals are blocked (O-54)
+      task_object<SessionKeyring>(),        // joined with the rights of this program
       task_object<Credentials>(),           // privileges end here (O-57, O-58)
       task_object<ParentDeathSignal>(),     // a change of credentials clears it (O-59)
       task_object<Seccomp>(),               // strict mode, out of force as long as the task is traced (O-56)

@@ -45,6 +45,26 @@ void ObjectStates::answer(const SyscallBatch& batch, const std::string& who) {
   });
 }
 
+bool ObjectStates::asks_again() const {
+  bool any = false;
+  for_each_row(scope_, states_, {}, [&](const TaskObject& row, const std::any& state) {
+    any |= row.asks_again != nullptr && row.asks_again(state);
+  });
+  return any;
+}
+
+void ObjectStates::ask_again(const LookView& view, SyscallBatch& batch) {
+  for_each_row(scope_, states_, view.who, [&](const TaskObject& row, std::any& state) {
+    if (row.asks_again != nullptr && row.asks_again(state)) row.ask(view, batch, state);
+  });
+}
+
+void ObjectStates::answer_again(const SyscallBatch& batch, const std::string& who) {
+  for_each_row(scope_, states_, who, [&](const TaskObject& row, std::any& state) {
+    if (row.asks_again != nullptr && row.asks_again(state)) row.answer(batch, state);
+  });
+}
+
 void ObjectStates::losses(std::vector<Loss>& out) const {
   for_each_row(scope_, states_, {}, [&](const TaskObject& row, const std::any& state) {
     if (row.loss == nullptr) return;

@@ -14,14 +14,14 @@
 //     static void look(const LookView&, State&);                   // dump: read from outside; may refuse by throwing
 //     static void ask(const LookView&, SyscallBatch&, Ask&, State&);     // dump: calls that only the task can make
 //     static void answer(const SyscallBatch&, const Ask&, State&); // dump: take their results
-//     static std::optional<Loss> loss(const State&);               // dump: what of it no image can hold
-//     static void encode(const State&, pb::core_entry&);
-//     static void decode(const pb::core_entry&, State&);           // throws IMAGE_CORRUPT for nonsense
-//     static void encode_extension(const State&, pb::extension_task&);     // what the core has no place for
-//     static void decode_extension(const pb::extension_task&, State&);
-//     static void settle(const State&, const SettleView&, SyscallBatch&);  // restore: calls the task makes itself
-//     static void apply(const State&, const SettleView&);          // restore: done by the controller, from outside
-//     static void arm(const State&, const SettleView&, SyscallBatch&);     // restore: the last calls (O-55)
+//     static bool asks_again(const State&);                        // dump: whether it has to ask() and answer() once
+//     more static std::optional<Loss> loss(const State&);               // dump: what of it no image can hold static
+//     void encode(const State&, pb::core_entry&); static void decode(const pb::core_entry&, State&);           //
+//     throws IMAGE_CORRUPT for nonsense static void encode_extension(const State&, pb::extension_task&);     // what
+//     the core has no place for static void decode_extension(const pb::extension_task&, State&); static void
+//     settle(const State&, const SettleView&, SyscallBatch&);  // restore: calls the task makes itself static void
+//     apply(const State&, const SettleView&);          // restore: done by the controller, from outside static void
+//     arm(const State&, const SettleView&, SyscallBatch&);     // restore: the last calls (O-55)
 //   };
 //
 // encode() of every kind fills its part of one core_entry. A process object sees the core of the leader only. The
@@ -87,10 +87,11 @@ struct SettleView {
   uint64_t clocks_went_on_ns = 0;  // how far they have gone on since
 };
 
-// What no image can hold. The dump is refused, unless the user gave up this name; one of kLosses.
+// What no image can hold. The dump is refused, unless the user gave up this name, one of kLosses; or it is only told.
 struct Loss {
   std::string_view name;
   std::string what;  // "it is restricted by a Landlock domain"
+  bool refuses = true;
 };
 
 // One row of the registry: the verbs with their types erased. States are values of type Held<Kind>.
@@ -103,6 +104,7 @@ struct TaskObject {
   void (*look)(const LookView&, std::any&);
   void (*ask)(const LookView&, SyscallBatch&, std::any&);
   void (*answer)(const SyscallBatch&, std::any&);
+  bool (*asks_again)(const std::any&);
   std::optional<Loss> (*loss)(const std::any&);
   void (*encode)(const std::any&, pb::core_entry&);
   void (*decode)(const pb::core_entry&, std::any&);
@@ -129,6 +131,10 @@ class ObjectStates {
   void look(const LookView& view);
   void ask(const LookView& view, SyscallBatch& batch);
   void answer(const SyscallBatch& batch, const std::string& who);
+  // Those that are not finished ask once more, and get the answers.
+  bool asks_again() const;
+  void ask_again(const LookView& view, SyscallBatch& batch);
+  void answer_again(const SyscallBatch& batch, const std::string& who);
   // Adds what no image can hold.
   void losses(std::vector<Loss>& out) const;
   void encode(pb::core_entry& core) const;
@@ -197,6 +203,8 @@ TaskObject task_object() {
     row.ask = [](const LookView& v, SyscallBatch& b, std::any& a) { K::ask(v, b, held<K>(a).ask, held<K>(a).state); };
   if constexpr (requires { &K::answer; })
     row.answer = [](const SyscallBatch& b, std::any& a) { K::answer(b, held<K>(a).ask, held<K>(a).state); };
+  if constexpr (requires { &K::asks_again; })
+    row.asks_again = [](const std::any& a) { return K::asks_again(held<K>(a).state); };
   if constexpr (requires { &K::loss; }) row.loss = [](const std::any& a) { return K::loss(held<K>(a).state); };
   if constexpr (requires { &K::encode; })
     row.encode = [](const std::any& a, pb::core_entry& c) { K::encode(held<K>(a).state, c); };

@@ -158,7 +158,7 @@ class PlanReader {
     p.states.edit<ThpDisable>().disabled = p.mm.thp_disabled();
     p.vmas = decode_vmas(p.mm, fmt::format("mm-{}.img", id));
     if (extension_)
-      decode_extension(extension_->task(static_cast<uint32_t>(p.pid), true).mm(), p.vmas.areas,
+      decode_extension(extension_->task(static_cast<uint32_t>(p.pid), true).mm(), p.vmas.areas, p.policies,
                        fmt::format("the task {} of extension.img", p.pid));
     p.pages = PagemapReader::open(store_, ImageKind::PAGEMAP, id);
     const std::string pages = fmt::format("pagemap-{}.img", id);

@@ -14,6 +14,7 @@
 #include "image/store.h"
 #include "memory/fill.h"
 #include "memory/vma.h"
+#include "memory/vma_extension.h"
 #include "objects/ipc/sysv_shm.h"
 #include "objects/task/seccomp.h"
 #include "objects/task/task_state.h"
@@ -62,6 +63,8 @@ struct PlannedProcess {
   pb::mm_entry mm;
   pb::fs_entry fs;
   VmaList vmas;
+  std::vector<AreaPolicy> policies;  // ascending
+  const AreaPolicy* policy_at(uint64_t start) const;
   std::optional<PagemapReader> pages;
   std::optional<FillPlan> fill;
 };

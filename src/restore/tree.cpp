@@ -106,7 +106,8 @@ PuppetTree::PuppetTree(RestorePlan& plan, const RestoreOptions& options, const I
       waiter_(waiter),
       vdso_(plan, options.vdso_by_jumps),
       filters_(plan),
-      channels_(free_number(plan, files, useful_channels(plan)), useful_channels(plan)) {
+      channels_(free_number(plan, files, useful_channels(plan)), useful_channels(plan)),
+      inherits_policies_(options.cpu_affinity == CpuAffinityChoice::inherit) {
   // Orphans of puppets that have to be killed become ours, so that their pids are free again before a second try.
   prctl(PR_SET_CHILD_SUBREAPER, 1);
 }
@@ -142,7 +143,8 @@ std::vector<AddressRange> PuppetTree::inherited_ranges(const PlannedProcess& p) 
     const Vma& v = p.vmas.areas[i];
     while (at != parents.end() && at->start < v.start) ++at;
     const bool other_vdso = (v.has(vma_status::vdso) || v.has(vma_status::vvar)) && !vdso_.inherited(p);
-    if (at != parents.end() && same_area(*at, v) && !v.has(kNotInherited) && !other_vdso && same_at_first(v, i))
+    if (at != parents.end() && same_area(*at, v) && !v.has(kNotInherited) && !other_vdso && same_at_first(v, i) &&
+        same_policy(*p.origin, p, v.start))
       out.push_back({v.start, v.end});
   }
   drop_parts_of_attachments(p.vmas.areas, out);
@@ -293,6 +295,7 @@ void PuppetTree::start_memory(PlannedProcess& p) {
     }
     flush_if_full();
   }
+  set_policies(p, inherited, *batch, flush_if_full);
   if (p.origin == nullptr || !same_mm_fields(p.origin->mm, p.mm)) set_mm_fields(*batch, p.mm, exe);
   if (!sent.empty()) batch->must(SYS_close_range, {0, sent.size() - 1, 0});
   if (batch->empty()) return;

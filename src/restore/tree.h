@@ -78,6 +78,10 @@ class PuppetTree {
   void fill_memory(PlannedProcess& p);
   void finish_memory(PlannedProcess& p);
   void start_advice(PlannedProcess& p);
+  // tree_policies.cpp
+  bool same_policy(const PlannedProcess& a, const PlannedProcess& b, uint64_t start) const;
+  void set_policies(const PlannedProcess& p, std::span<const AddressRange> inherited, SyscallBatch& batch,
+                    const std::function<void()>& make_room) const;
   std::vector<AddressRange> inherited_ranges(const PlannedProcess& p) const;
   void clone_threads_with_tables(const PlannedProcess& p, Puppet& puppet);
   // tree_segments.cpp. `inherited`: ranges by address; `make_room` is called when the batch has grown.
@@ -115,6 +119,7 @@ class PuppetTree {
   std::map<std::pair<uint32_t, uint32_t>, Fd> mapped_files_;
   FillStats stats_;
   bool released_ = false;
+  const bool inherits_policies_;  // NUMA policies of mappings are not set
   std::optional<Workers> workers_{std::in_place};
 };
 

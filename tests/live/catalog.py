@@ -37,7 +37,7 @@ ENTRIES = (
     _entry("vma_matrix"), _entry("grows_down"), _entry("guards"), _entry("mem_locks"), _entry("mem_lock_all"), _entry("mseal"),
     _entry("mem_sparse"), _entry("mem_mappings", timeout_s=120), _entry("droppable"), _entry("once_writable"),
     # memory objects
-    _entry("shared_objects"), _entry("memfd"), _entry("memfd_program"), _entry("hugetlb"), _entry("sysv_shm"), _entry("sysv_shm_huge"),
+    _entry("shared_objects"), _entry("memfd"), _entry("memfd_program"), _entry("hugetlb"), _entry("sysv_shm"), _entry("sysv_shm_huge"), _entry("sem_undo"), _entry("mem_numa"),
     # vdso, cpu state, threads
     _entry("vdso_calls"), _entry("vdso_gone"), _entry("fpu"), _entry("fpu_initial"), _entry("rseq"), _entry("threads", modes=STOPPABLE), _entry("thread_tables", modes=STOPPABLE), _entry("dead_leader"), _entry("futex_wait"), _entry("blocked_read"),
     _entry("sleep_restart", replays=False), _entry("interrupted_calls", replays=False), _honest("interrupted_files"), _entry("busy_loop"), _entry("heartbeat20", replays=False),

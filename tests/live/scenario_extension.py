@@ -232,6 +232,76 @@ def case_control_groups_are_told(session):
         os.rmdir(group)
 
 
+JOIN = """
+import ctypes, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+name = NAME
+serial = libc.syscall(250, 1, name)  # keyctl: KEYCTL_JOIN_SESSION_KEYRING
+libc.syscall(250, 5, serial, 0x3f3f0000)  # KEYCTL_SETPERM: others of the user may search it
+print(serial, flush=True)
+while True:
+    time.sleep(0.02)
+    print(libc.syscall(249, b"keyring", name or b"_ses", None, 0), flush=True)  # request_key
+"""
+
+
+def with_keyring(session, name):
+    """A program in a session keyring of that name, or in one without; its pid, its output, and the keyring."""
+    output = session.path("serials")
+    pid = session.start(sys.executable, "-c", JOIN.replace("NAME", repr(name)), stdout=output)
+    harness.wait_until(lambda: harness.read(output, "").count("\n") > 2, "the program does not get ready")
+    serial = int(harness.read(output).split()[0])
+    if serial < 0:
+        raise harness.Skip("this machine lacks: keyrings")
+    return pid, output, serial
+
+
+def last_serial(output):
+    size = os.path.getsize(output)
+    harness.wait_until(lambda: os.path.getsize(output) > size + 40, "the program does not go on")
+    return int(harness.read(output).split()[-1])
+
+
+KEEPER = "import ctypes, time; print(ctypes.CDLL(None).syscall(250, 1, NAME), flush=True); time.sleep(1000)"
+
+
+def case_named_session_keyring(session):
+    """It is joined again, if it still exists; else the restore tells."""
+    name = f"stasis-test-{os.getpid()}".encode()
+    pid, output, serial = with_keyring(session, name)
+    kept = session.path("kept")
+    keeper = session.start(sys.executable, "-c", KEEPER.replace("NAME", repr(name)), stdout=kept)
+    harness.wait_until(lambda: harness.read(kept), "the keeper does not get ready")
+    if int(harness.read(kept)) != serial:
+        raise harness.Skip("this machine lacks: a session keyring that two programs can join")
+    images = session.path("images")
+    run = session.dump(pid, images)
+    harness.require("session-keyring" not in run.log, run.describe())
+    session.wait_gone(pid)
+    size = os.path.getsize(output)
+    run = session.restore(images, "-d")
+    harness.require(last_serial(output) == serial, "it has another session keyring")
+    for task in (pid, keeper):
+        os.kill(task, 9)
+        session.wait_gone(task)
+    harness.wait_until(lambda: name.decode() not in harness.read("/proc/keys"), "the keyring does not go away")
+    os.truncate(output, size)
+    run = session.restore(images, "-d")
+    harness.require("cannot be joined" in run.log, run.describe())
+
+
+def case_session_keyring_without_a_name(session):
+    """It cannot be joined by anybody: both runs tell, neither refuses; a dump that goes on changes nothing."""
+    pid, output, serial = with_keyring(session, None)
+    run = session.dump(pid, session.path("running"), "-R")
+    harness.require("Left out (session-keyring)" in run.log, run.describe())
+    harness.require(last_serial(output) == serial, "a dump changed the session keyring")
+    session.dump(pid, session.path("images"))
+    session.wait_gone(pid)
+    run = session.restore(session.path("images"), "-d")
+    harness.require("left out (session-keyring)" in run.log and "cannot be joined" in run.log, run.describe())
+
+
 def case_unknown_loss(session):
     run = session.run("dump", "-t", "1", "--allow-lossy", "landlock,memory")
     harness.check_refusal(run, "BAD_OPTION")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Shared memory segments between dump and restore: gone, still there, used by others, replaced by other ones."""
+"""System V IPC of the host between dump and restore: gone, still there, used by others, replaced by other ones."""
 import ctypes
 import os
 import sys
@@ -159,6 +159,99 @@ def case_other_creator(session):
     finally:
         session.end_everything()
         libc.shmctl(segment, IPC_RMID, None)
+
+
+def dumped_with_undo(session):
+    subject = session.subject("sem_undo")
+    images = session.path("images")
+    session.dump(subject.pid, images)
+    session.wait_gone(subject.pid)
+    return subject, images, int(harness.read(os.path.join(subject.directory, "set")))
+
+
+SETVAL = 16
+LOCK = 0  # the semaphore that the subject holds
+
+
+def case_lock_of_another(session):
+    """What the dump gave back is taken by somebody else: refused, until that one gives it back."""
+    subject, images, semaphores = dumped_with_undo(session)
+    try:
+        harness.require(libc.semctl(semaphores, LOCK, SETVAL, 0) == 0, "the lock cannot be taken")
+        run = session.restore(images, "-d", expect_success=False)
+        harness.check_refusal(run, "RESTORE_CALL_FAILED")
+        harness.require(f"semaphore {LOCK} of set {semaphores}" in run.stderr, run.describe())
+        harness.require(not os.path.exists(f"/proc/{subject.pid}"), "a refused restore left its task")
+        libc.semctl(semaphores, LOCK, SETVAL, 1)
+        session.restore(images, "-d")
+        subject.finish()
+    finally:
+        libc.semctl(semaphores, 0, IPC_RMID)
+
+
+def case_semaphores_gone(session):
+    """Nothing is left to be undone: that is told, and the program goes on."""
+    subject, images, semaphores = dumped_with_undo(session)
+    libc.semctl(semaphores, 0, IPC_RMID)
+    run = session.restore(images, "-d")
+    harness.require(f"semaphore set {semaphores} is gone" in run.log, run.describe())
+
+
+WITH_UNDO = """
+import ctypes, os, struct, threading, time
+libc = ctypes.CDLL(None)
+semaphores = libc.semget(0, 1, 0o1600)
+libc.semctl(semaphores, 0, 16, 3)
+libc.semop(semaphores, struct.pack("HhH", 0, -1, 0o10000), 1)
+SHARE
+print(semaphores, flush=True)
+while True:
+    time.sleep(1000)
+"""
+
+
+def started_with_undo(session, share):
+    output = session.path("ready")
+    program = WITH_UNDO.replace("SHARE", share)
+    pid = session.start(sys.executable, "-c", program, stdout=output)
+    harness.wait_until(lambda: harness.read(output), "the program does not get ready")
+    return pid, int(harness.read(output).split()[0])
+
+
+def case_undo_shared_with_parent(session):
+    """A child that was cloned with CLONE_SYSVSEM would give back the same: refused, and the program goes on."""
+    pid, semaphores = started_with_undo(
+        session, "libc.syscall(56, 0x40000 | 17, 0, 0, 0, 0) or [time.sleep(1000) for _ in range(1000)]")
+    try:
+        run = session.dump(pid, session.path("images"), "-R", expect_success=False)
+        harness.check_refusal(run, "UNSUPPORTED_STATE")
+        harness.require("CLONE_SYSVSEM" in run.stderr, run.describe())
+        harness.require(libc.semctl(semaphores, 0, 12) == 2, "the value has changed")  # GETVAL
+    finally:
+        session.end_everything()
+        libc.semctl(semaphores, 0, IPC_RMID)
+
+
+def case_questions_change_nothing(session):
+    """A dump asks what is to be undone; neither the values nor who used the set last, and when, are other ones."""
+    pid, semaphores = started_with_undo(session, "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()")
+    try:
+        before = [line for line in harness.read("/proc/sysvipc/sem").splitlines() if line.split()[1] == str(semaphores)]
+        for number in range(3):
+            session.dump(pid, session.path(f"images{number}"), "-R")
+        after = [line for line in harness.read("/proc/sysvipc/sem").splitlines() if line.split()[1] == str(semaphores)]
+        harness.require(before == after, f"{before} became {after}")
+        harness.require(libc.semctl(semaphores, 0, 11) == pid, "another process used the set last")  # GETPID
+        harness.require(libc.semctl(semaphores, 0, 12) == 2, "the value has changed")
+        session.dump(pid, session.path("images"))
+        session.wait_gone(pid)
+        harness.require(libc.semctl(semaphores, 0, 12) == 3, "the end of the program gives nothing back")
+        session.restore(session.path("images"), "-d")
+        harness.require(libc.semctl(semaphores, 0, 12) == 2, "the restored program does not hold it")
+        session.end_everything()
+        harness.require(libc.semctl(semaphores, 0, 12) == 3, "the end of the restored program gives nothing back")
+    finally:
+        libc.semctl(semaphores, 0, IPC_RMID)
 
 
 def line_of(segment):
