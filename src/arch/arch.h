@@ -2,6 +2,8 @@
 // One folder per CPU implements these declarations; nothing above includes a folder directly.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -18,6 +20,16 @@
 namespace stasis::arch {
 
 // ---- registers -------------------------------------------------------------------------------------------
+//
+// A CPU may run code of two widths, and this program be of the wider one. Registers tell which one their thread runs
+// (is_compat()); system calls of the narrower one have numbers of their own.
+
+// The registers of a stopped thread, whatever code it runs. An errno, or 0.
+int read_registers(pid_t tid, Registers& regs);
+int write_registers(pid_t tid, const Registers& regs);
+
+// The first address that is not a program's own.
+uint64_t address_end(bool compat, uint64_t personality);
 
 // How a stopped thread left the kernel (signal(7), "Interruption of system calls").
 enum class Interrupted {
@@ -28,6 +40,17 @@ enum class Interrupted {
 Interrupted interrupted_call(const Registers& regs);
 // The number of the interrupted call; valid unless interrupted_call() is `no`.
 uint64_t interrupted_call_number(const Registers& regs);
+// The number of restart_syscall(2) for that thread.
+uint64_t restart_call_number(const Registers& regs);
+
+// A system call as the same one of this program's width.
+struct CallForm {
+  uint64_t number = 0;
+  bool time32 = false;  // a struct timespec among its arguments has 32-bit fields
+};
+// Nothing for calls that this program's width has not, or which are of no interest to who asks: only calls that wait
+// are known.
+std::optional<CallForm> native_form(uint64_t number, bool compat);
 
 // Does by hand what the kernel does when a thread is released from a signal or event stop: makes the registers
 // go back to the call instruction, so that they can be loaded from any kind of stop. No call is pending afterwards.
@@ -60,6 +83,7 @@ inline constexpr uint64_t kEndOfTable = ~uint64_t{0};
 // In the place of a number: loads zeros into the components args[1] of the extended state from the zeroed memory at
 // args[0], touched_state_bytes() long. The kernel makes room for some components only when a thread uses them first.
 inline constexpr uint64_t kTouchExtendedState = ~uint64_t{1};
+// A number that includes kCompatCall is that of a call of the narrower width, whose arguments have 32 bits.
 inline constexpr uint64_t kStopOnError = 1;               // a failing call ends the batch
 inline constexpr uint64_t kExitIfChild = 2;               // result 0 means: I am a forked copy; leave by exit_group
 inline constexpr uint64_t kNotRun = uint64_t(INT64_MIN);  // initial `result`: the call was not made
@@ -73,7 +97,10 @@ struct SlotHead {
   uint64_t heal_code;       // address of this slot's heal code
   uint64_t report_call[3];  // tgid, tid (both in the tracee's own pid namespace), signal (0 in step mode)
   uint64_t mask_is_own;     // not 0: the signal mask was not touched, the way home makes no call
+  uint64_t compat_target;   // where code of the narrower width goes on, as set_way_home() makes it; 0: not such code
 };
+// Fills registers and compat_target for a thread that was stopped with `own`.
+void set_way_home(SlotHead& head, const Registers& own);
 
 // Position independent loop, shared by all slots of an area.
 std::span<const std::byte> batch_loop();
@@ -85,7 +112,7 @@ size_t heal_code_size();
 std::vector<std::byte> heal_code(uint64_t code_address, uint64_t slot_address);
 
 // Registers that send a thread into a loop at `loop`, with its first entry and slot. Everything the loop does not
-// need (stack, thread pointer, segments) is kept from `own`.
+// need (stack, thread pointer, data segments) is kept from `own`. The loop is code of this program's width.
 Registers batch_registers(const Registers& own, uint64_t loop, uint64_t first_entry, uint64_t slot);
 
 // The slot that a thread in a loop works with, from its registers there.
@@ -94,21 +121,21 @@ uint64_t slot_address(const Registers& regs);
 // Registers that make one system call by the call instruction right before `reported` of a loop.
 Registers call_registers(const Registers& own, uint64_t reported, uint64_t number, std::span<const uint64_t> args);
 
-// The bootstrap: loop, heal code, slot and a table of calls in one read-only piece, for a hole of a few hundred bytes
-// at `address`. Results are not stored; the loop ends at the first failing call. The last result is read by
-// bootstrap_result() from the registers of the thread that stopped at address + bootstrap_reported_offset().
+// The bootstrap: loop, heal code, what that loads and a table of calls in one read-only piece, for a hole of a few
+// hundred bytes at `address`. Results are not stored; the loop ends at the first failing call. The last result is read
+// by bootstrap_result() from the registers of the thread that stopped at address + bootstrap_reported_offset().
 struct BootstrapCall {
   uint64_t number;
   uint64_t args[6];
 };
 std::vector<std::byte> bootstrap_code(uint64_t address, const SlotHead& slot, std::span<const BootstrapCall> calls);
-size_t bootstrap_size(size_t calls);
+size_t bootstrap_size(size_t calls, bool compat);
 // The loop that every bootstrap begins with, and the first call of the one that `text` begins with.
 std::span<const std::byte> bootstrap_loop();
 std::optional<BootstrapCall> first_bootstrap_call(std::span<const std::byte> text);
 size_t bootstrap_reported_offset();
 int64_t bootstrap_result(const Registers& regs);
-Registers bootstrap_registers(const Registers& own, uint64_t address);
+Registers bootstrap_registers(const Registers& own, uint64_t address, size_t calls);
 
 // ---- extended state --------------------------------------------------------------------------------------
 
@@ -126,8 +153,9 @@ std::vector<std::byte> vdso_fallback(std::string_view function);
 
 // ---- puppets ---------------------------------------------------------------------------------------------
 
-// A complete static ELF executable whose entry point loops for ever; restored tasks start as this program.
-std::span<const std::byte> stub_executable();
+// A complete static ELF executable whose entry point loops for ever; restored tasks start as this program, of the width
+// that theirs has: the kernel decides by it what address space a process has.
+std::span<const std::byte> stub_executable(bool compat);
 // Another one: waits for its children and ends when it has none, for the first process of a pid namespace.
 std::span<const std::byte> init_executable();
 

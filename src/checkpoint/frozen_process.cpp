@@ -64,7 +64,8 @@ std::string FrozenProcess::describe() const {
 }
 
 LookView FrozenProcess::view(FrozenThread& t, const DumpOptions& options) {
-  return {options, pid(), t.tracee->tid(), *t.tracee, t.stat, t.status, proc, describe(), t.waited_ns, monotonic_ns_};
+  return {options, pid(),      t.tracee->tid(), *t.tracee,     t.stat, t.status,
+          proc,    describe(), t.waited_ns,     monotonic_ns_, compat};
 }
 
 void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs, bool few_processes,
@@ -119,7 +120,8 @@ void FrozenProcess::read_code() {
       memory = MemoryView(memory_.get(), v.start, vdso_image);
     }
   controllers_ = controller_code(mappings, memory);
-  hole_ = find_bootstrap_hole(mappings, memory, Borrowed::bootstrap_bytes());
+  const bool narrow = elf_class(vdso_image) == ElfClass::elf32;
+  hole_ = find_bootstrap_hole(mappings, memory, Borrowed::bootstrap_bytes(narrow));
 }
 
 void FrozenProcess::read_threads(ProcDir& dir, size_t first, size_t end) {
@@ -143,6 +145,7 @@ void FrozenProcess::read_registers() {
 
 void FrozenProcess::look(const DumpOptions& options, SeccompFilters& filters, StopWaiter& waiter) {
   let_heal(waiter);
+  compat = runs_compat_program();
   for (FrozenThread& t : threads) {
     const LookView v = view(t, options);
     t.states.look(v);
@@ -217,6 +220,14 @@ void FrozenProcess::check_thread_tables() const {
                   "its threads differ in their seccomp filters, and in descriptors or working directory")
           .object(describe())
           .remedy("install the filters in all threads (SECCOMP_FILTER_FLAG_TSYNC)");
+}
+
+// The kernel gives each program the vdso of its width, and a narrow one no other addresses. What a thread runs at the
+// moment does not count: some programs change to and fro.
+bool FrozenProcess::runs_compat_program() {
+  if (!vdso_image.empty()) return elf_class(vdso_image) == ElfClass::elf32;
+  return arch::is_compat(leader().tracee->own_registers()) &&
+         (mappings.empty() || mappings.back().end <= arch::address_end(true, 0));
 }
 
 // Batches run with the seccomp mode suspended. That ends with this program: whoever may not make the calls of the way

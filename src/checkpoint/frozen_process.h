@@ -95,6 +95,7 @@ struct FrozenProcess {
   std::vector<Mapping> mappings;
   std::vector<Vma> vmas;
   std::vector<std::byte> vdso_image;
+  bool compat = false;  // as in LookView
   std::vector<AuxEntry> auxv;
   uint64_t brk = 0;
   std::vector<DescriptorNumber> descriptors;
@@ -113,6 +114,7 @@ struct FrozenProcess {
   void look_at_ended_leader();
   void look_at_tables(FrozenThread& thread);
   void ask_on(FrozenThread& thread, unsigned slot, const DumpOptions& options, StopWaiter& waiter);
+  bool runs_compat_program();
   void look_at_filters(FrozenThread& thread, SeccompFilters& filters);
   ReportSignal report_signal() const;
   LookView view(FrozenThread& thread, const DumpOptions& options);

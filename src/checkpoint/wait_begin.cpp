@@ -16,6 +16,17 @@ namespace stasis {
 
 namespace {
 
+// The kernel does not tell of which width the code is; that of the narrower one lies low.
+bool may_be_timed(const ProcSyscall& call) {
+  const auto number = static_cast<uint64_t>(call.number);
+  for (const bool compat : {false, true}) {
+    if (compat && call.instruction_pointer >= arch::address_end(true, 0)) continue;
+    const auto form = arch::native_form(number, compat);
+    if (form && relative_timed_call(*form, call.args)) return true;
+  }
+  return false;
+}
+
 uint64_t monotonic_ns() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -60,7 +71,7 @@ void WaitBegins::find(pid_t pid) {
     const std::string thread = fmt::format("task/{}/", tid);
     const auto text = process.try_read((thread + "syscall").c_str());
     const auto call = text ? parse_syscall(*text) : std::nullopt;
-    if (!call || !relative_timed_call(static_cast<uint64_t>(call->number), call->args)) continue;
+    if (!call || !may_be_timed(*call)) continue;
     const auto times = process.try_read((thread + "sched").c_str());
     const auto sched = times ? parse_sched(*times) : std::nullopt;
     const auto stat = sched ? process.try_read((thread + "stat").c_str()) : std::nullopt;

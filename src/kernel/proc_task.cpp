@@ -255,12 +255,15 @@ std::optional<ProcSyscall> parse_syscall(std::string_view text) {
   ProcSyscall call;
   call.number = c.number<int64_t>();
   if (call.number < 0) return std::nullopt;
-  for (uint64_t& arg : call.args) {
+  const auto hexadecimal = [&] {
     c.skip_blanks();
     c.expect('0');
     c.expect('x');
-    arg = c.number<uint64_t>(16);
-  }
+    return c.number<uint64_t>(16);
+  };
+  for (uint64_t& arg : call.args) arg = hexadecimal();
+  hexadecimal();  // the stack pointer
+  call.instruction_pointer = hexadecimal();
   return call;
 }
 

@@ -98,6 +98,7 @@ ProcStatus parse_status(std::string_view text);
 struct ProcSyscall {
   int64_t number = 0;
   std::array<uint64_t, 6> args{};
+  uint64_t instruction_pointer = 0;
 };
 // Nothing if it runs, or sleeps in no call.
 std::optional<ProcSyscall> parse_syscall(std::string_view text);

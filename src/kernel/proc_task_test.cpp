@@ -179,6 +179,7 @@ TEST(ProcSyscall, NamesTheCallOfASleepingTask) {
   EXPECT_EQ(call->number, 232);
   EXPECT_EQ(call->args[3], 0x2710u);
   EXPECT_EQ(call->args[5], 0x7f263b4c7740u);
+  EXPECT_EQ(call->instruction_pointer, 0x7f263b5d2ef3u);
   EXPECT_FALSE(parse_syscall("running\n"));
   EXPECT_FALSE(parse_syscall("-1 0x7ffc009bfab8 0x7f263b5d2ef3\n"));
   EXPECT_THROW(parse_syscall("232 0x3"), Error);

@@ -15,16 +15,6 @@
 
 namespace stasis {
 
-namespace {
-
-template <class Header>
-const Header* header_at(std::span<const std::byte> image, uint64_t offset) {
-  if (offset > image.size() || image.size() - offset < sizeof(Header)) return nullptr;
-  return reinterpret_cast<const Header*>(image.data() + offset);
-}
-
-}  // namespace
-
 VdsoLayout vdso_layout(std::span<const Vma> vmas) {
   VdsoLayout layout;
   for (const Vma& vma : vmas) {
@@ -52,18 +42,6 @@ Vdso own_vdso() {
     std::memcpy(own.image.data(), reinterpret_cast<const void*>(own.layout.vdso_start), own.image.size());
   }
   return own;
-}
-
-size_t vdso_meaningful_bytes(std::span<const std::byte> image) {
-  const auto* elf = header_at<Elf64_Ehdr>(image, 0);
-  if (elf == nullptr || std::memcmp(elf->e_ident, ELFMAG, SELFMAG) != 0) return 0;
-  uint64_t end = elf->e_shoff + uint64_t{elf->e_shnum} * elf->e_shentsize;
-  for (size_t i = 0; i < elf->e_phnum; ++i) {
-    const auto* segment = header_at<Elf64_Phdr>(image, elf->e_phoff + i * sizeof(Elf64_Phdr));
-    if (segment == nullptr) return image.size();
-    end = std::max(end, segment->p_offset + segment->p_filesz);
-  }
-  return std::min<uint64_t>(end, image.size());
 }
 
 namespace {
@@ -162,11 +140,46 @@ std::vector<VdsoFunction> functions_of(std::span<const std::byte> image) {
   return out;
 }
 
+template <class Elf>
+size_t meaningful_bytes(std::span<const std::byte> image) {
+  typename Elf::Header elf;
+  if (!read_at(image, 0, elf)) return 0;
+  uint64_t end = elf.e_shoff + uint64_t{elf.e_shnum} * elf.e_shentsize;
+  for (size_t i = 0; i < elf.e_phnum; ++i) {
+    typename Elf::Segment segment;
+    if (!read_at(image, elf.e_phoff + i * sizeof segment, segment)) return image.size();
+    end = std::max<uint64_t>(end, uint64_t{segment.p_offset} + segment.p_filesz);
+  }
+  return std::min<uint64_t>(end, image.size());
+}
+
 }  // namespace
 
+ElfClass elf_class(std::span<const std::byte> image) {
+  if (image.size() < EI_NIDENT || std::memcmp(image.data(), ELFMAG, SELFMAG) != 0) return ElfClass::none;
+  return image[EI_CLASS] == std::byte{ELFCLASS64} ? ElfClass::elf64 : ElfClass::elf32;
+}
+
+size_t vdso_meaningful_bytes(std::span<const std::byte> image) {
+  switch (elf_class(image)) {
+    case ElfClass::elf64:
+      return meaningful_bytes<Elf64>(image);
+    case ElfClass::elf32:
+      return meaningful_bytes<Elf32>(image);
+    default:
+      return 0;
+  }
+}
+
 std::vector<VdsoFunction> vdso_functions(std::span<const std::byte> image) {
-  if (image.size() < EI_NIDENT || std::memcmp(image.data(), ELFMAG, SELFMAG) != 0) return {};
-  return image[EI_CLASS] == std::byte{ELFCLASS64} ? functions_of<Elf64>(image) : functions_of<Elf32>(image);
+  switch (elf_class(image)) {
+    case ElfClass::elf64:
+      return functions_of<Elf64>(image);
+    case ElfClass::elf32:
+      return functions_of<Elf32>(image);
+    default:
+      return {};
+  }
 }
 
 bool same_vdso_code(const Vdso& dumped, const Vdso& own) {

@@ -47,6 +47,10 @@ Vdso own_vdso();
 // controller may have been left. 0 if it is no ELF file.
 size_t vdso_meaningful_bytes(std::span<const std::byte> image);
 
+// Of which width its code is.
+enum class ElfClass { none, elf32, elf64 };
+ElfClass elf_class(std::span<const std::byte> image);
+
 struct VdsoFunction {
   std::string name;
   uint64_t offset = 0;

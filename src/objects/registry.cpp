@@ -43,6 +43,7 @@
 #include "objects/task/scheduling.h"
 #include "objects/task/seccomp.h"
 #include "objects/task/session_keyring.h"
+#include "objects/task/segment_descriptors.h"
 #include "objects/task/signal_actions.h"
 #include "objects/task/signal_mask.h"
 #include "objects/task/speculation.h"
@@ -86,7 +87,8 @@ const std::vector<TaskObject>& task_objects() {
       // ---- each thread: settled by itself ----
       task_object<Rseq>(),          // looked at before the registers: it takes the thread out of a section (O-66)
       task_object<CpuRegisters>(),  // loaded by ptrace (O-63)
-      task_object<SignalMask>(),    // likewise
+      task_object<SegmentDescriptors>(),  // before the registers that select them
+      task_object<SignalMask>(),    // by ptrace, too
       task_object<RefusedThreadState>(),
       task_object<CoreScheduling>(),  // noticed, not restored
       task_object<LandlockDomain>(),  // likewise

@@ -73,6 +73,7 @@ struct LookView {
   // CLOCK_MONOTONIC as the image has it, in the time namespace of the task: times that are left count from there.
   // Without it they count from when they were asked for.
   std::optional<uint64_t> monotonic_ns{};
+  bool compat = false;  // its program is of the narrower width (arch::is_compat())
 };
 
 // A puppet thread that is about to become the saved one.

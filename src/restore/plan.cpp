@@ -19,13 +19,16 @@
 #include "base/log.h"
 #include "base/workers.h"
 #include "image/extension.h"
+#include "kernel/features.h"
 #include "kernel/proc.h"
 #include "memory/vdso.h"
 #include "memory/vma_extension.h"
 #include "objects/cpu_info.h"
 #include "objects/task/dumpable.h"
 #include "objects/task/parent_death_signal.h"
+#include "objects/task/personality.h"
 #include "objects/task/registers.h"
+#include "objects/task/signal_actions.h"
 #include "objects/task/thp_disable.h"
 #include "proto/inventory.pb.h"
 #include "proto/pstree.pb.h"
@@ -42,6 +45,10 @@ std::vector<pid_t> PlannedProcess::thread_order() const {
   if (leader_has_ended()) order.push_back(pid);
   for (const PlannedThread& t : threads) order.push_back(t.tid);
   return order;
+}
+
+uint64_t PlannedProcess::address_end() const {
+  return arch::address_end(compat, states.get<Personality>().value);
 }
 
 namespace {
@@ -66,6 +73,7 @@ class PlanReader {
         log_message("The dump left out ({}): {}: {}{}", l.name(), l.first_task(), l.what(),
                     l.tasks() > 1 ? fmt::format(" (and {} more tasks)", l.tasks() - 1) : std::string());
     }
+    check_widths();
     check_namespaces(inventory);
     read_attached_segments(inventory.root_ids().ipc_ns_id());
     check_sharing();
@@ -247,6 +255,30 @@ class PlanReader {
     throw Error(Reason::IMAGE_UNSUPPORTED, fmt::format("its thread {} {}", t.tid, what)).object(p.describe());
   }
 
+  // What a program of the narrower width needs, and that all parts of it are.
+  void check_widths() {
+    bool any = false;
+    for (const auto& p : plan_.processes) {
+      if (p->zombie) continue;
+      const auto is_compat = [](const PlannedThread& t) {
+        return arch::is_compat(t.states.get<CpuRegisters>().general);
+      };
+      p->compat = is_compat(p->threads.front());
+      any |= p->compat;
+      if (std::ranges::any_of(p->threads, [&](const auto& t) { return is_compat(t) != p->compat; }) ||
+          p->states.get<SignalActions>().compat != p->compat)
+        throw Error(Reason::IMAGE_UNSUPPORTED, "its threads and handlers are not all of 32-bit or of 64-bit code")
+            .object(p->describe());
+      if (!p->vmas.areas.empty() && p->compat && p->vmas.areas.back().end > p->address_end())
+        throw Error(Reason::IMAGE_CORRUPT, "a 32-bit program has memory at 64-bit addresses").object(p->describe());
+    }
+    if (!any) return;
+    const FeatureResult kernel = probe(*find_feature("compat_cr"));
+    if (!kernel.supported)
+      throw Error(Reason::FEATURE_MISSING, "the images hold 32-bit programs: " + kernel.why)
+          .remedy("restore on a kernel that has CONFIG_IA32_EMULATION, and has not switched it off");
+  }
+
   void check_sharing() const {
     std::map<std::pair<int, uint32_t>, const PlannedProcess*> seen;
     for (const auto& p : plan_.processes) {
@@ -343,8 +375,23 @@ class PlanReader {
         return process >= 0 && !plan_.processes[static_cast<size_t>(process)]->zombie;
       };
       while (up != kOutside && !has_memory(up)) up = plan_.tree.nodes[static_cast<size_t>(up)].creator;
-      if (up != kOutside) plan_.processes[i]->origin = plan_.processes[static_cast<size_t>(up)].get();
+      PlannedProcess& p = *plan_.processes[i];
+      if (up != kOutside) p.origin = plan_.processes[static_cast<size_t>(up)].get();
+      if (!p.zombie) p.executes = !p.same_address_space(p.origin != nullptr ? *p.origin : root);
+      if (p.executes) p.origin = nullptr;
     }
+    // Executing a program gives a task its own table.
+    for (const TreeStep& step : plan_.tree.steps)
+      if (step.kind == TreeStep::Kind::create && (step.tables & CLONE_FILES) != 0 &&
+          std::ranges::any_of(plan_.processes, [&](const auto& p) {
+            return p->executes && p->pid == plan_.tree.nodes[static_cast<size_t>(step.node)].pid;
+          }))
+        throw Error(Reason::IMAGE_UNSUPPORTED, "a 32-bit and a 64-bit program share a table of descriptors")
+            .object(fmt::format("pid {}", plan_.tree.nodes[static_cast<size_t>(step.node)].pid));
+    for (const auto& p : plan_.processes)
+      if (p->executes && p->task.exit_signal != SIGCHLD)
+        throw Error(Reason::IMAGE_UNSUPPORTED, "it has an exit signal of its own, and another width than its parent")
+            .object(p->describe());
   }
 
   void check_pids() {
@@ -416,8 +463,11 @@ class PlanReader {
     size_t most_threads = 1;
     for (const auto& p : plan_.processes) most_threads = std::max(most_threads, p->threads.size());
     plan_.area_slots = 1 + static_cast<unsigned>(std::min<size_t>(most_threads - 1, kThreadSlots));
-    plan_.area_address = find_free_range(taken_ranges(plan_),
-                                         BatchArea::bytes_for(plan_.area_slots, kLeaderSlotBytes, kThreadSlotBytes));
+    uint64_t end = arch::address_end(false, 0);
+    for (const auto& p : plan_.processes)
+      if (!p->zombie) end = std::min(end, p->address_end());
+    plan_.area_address = find_free_range(
+        taken_ranges(plan_), BatchArea::bytes_for(plan_.area_slots, kLeaderSlotBytes, kThreadSlotBytes), end);
     if (plan_.area_address == 0)
       throw Error(Reason::NO_ROOM_FOR_BATCH, "no address range is free in all processes of the tree");
   }

@@ -42,12 +42,21 @@ struct PlannedThread {
 struct PlannedProcess {
   PlannedProcess() : states(Scope::process) {}
   std::string describe() const;
+  // The first address that is not its own.
+  uint64_t address_end() const;
+  // Has the kind of address space that the kernel gives to a program like `other`.
+  bool same_address_space(const PlannedProcess& other) const {
+    return compat == other.compat && address_end() == other.address_end();
+  }
 
   pid_t pid = 0, pgid = 0, sid = 0;
   PlannedProcess* parent = nullptr;
   // Whose memory it has a copy of when it is born; null: nothing. Mostly, but not always, its parent.
   PlannedProcess* origin = nullptr;
+  // It has to execute a program of its width, when it is born: what its creator is has another address space.
+  bool executes = false;
   std::string name;
+  bool compat = false;  // a program of the narrower width (arch::is_compat())
   bool zombie = false;  // has a place in the tree, a name and a status, nothing else
   TaskState::State task;
   ObjectStates states;

@@ -5,11 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <climits>
 #include <optional>
 
 #include "base/log.h"
-#include "kernel/process.h"
+#include "objects/task/timed_call.h"
 
 namespace stasis {
 
@@ -18,19 +19,15 @@ namespace {
 constexpr uint64_t kSecond_ns = 1'000'000'000, kMillisecond_ns = 1'000'000;
 
 // The kernel writes what is left of a sleep to its caller, if there is a place for it. That is exact.
-std::optional<uint64_t> told_to_caller(const SleepRestart& sleep, pid_t pid) {
-  const int argument = sleep.number == SYS_nanosleep ? 1 : sleep.number == SYS_clock_nanosleep ? 3 : -1;
-  timespec left{};
-  if (argument < 0 || sleep.args[argument] == 0 ||
-      process_vm_read_all(pid, sleep.args[argument], &left, sizeof left) != 0)
-    return std::nullopt;
+std::optional<uint64_t> told_to_caller(const SleepRestart& sleep, arch::CallForm form, pid_t pid) {
+  const int argument = form.number == SYS_nanosleep ? 1 : form.number == SYS_clock_nanosleep ? 3 : -1;
+  if (argument < 0 || sleep.args[argument] == 0) return std::nullopt;
   // What the kernel writes makes sense; the program may have written there since.
-  if (left.tv_sec < 0 || left.tv_nsec < 0 || left.tv_sec > INT64_MAX / 2'000'000'000) return std::nullopt;
-  return static_cast<uint64_t>(left.tv_sec) * kSecond_ns + static_cast<uint64_t>(left.tv_nsec);
+  return read_time_ns(pid, sleep.args[argument], form.time32);
 }
 
-std::optional<timespec> time_left(const SleepRestart& sleep, pid_t pid) {
-  auto left_ns = told_to_caller(sleep, pid);
+std::optional<timespec> time_left(const SleepRestart& sleep, arch::CallForm form, pid_t pid) {
+  auto left_ns = told_to_caller(sleep, form, pid);
   if (!left_ns) left_ns = sleep.left_ns;
   if (!left_ns) return std::nullopt;
   *left_ns -= std::min(*left_ns, sleep.clocks_went_on_ns);
@@ -38,22 +35,26 @@ std::optional<timespec> time_left(const SleepRestart& sleep, pid_t pid) {
                   .tv_nsec = static_cast<long>(*left_ns % kSecond_ns)};
 }
 
-SyscallBatch::Call shorter_call(const SleepRestart& sleep, const timespec& left, SyscallBatch& batch) {
+// By the call that the thread made: what the kernel keeps of it depends on the width.
+SyscallBatch::Call shorter_call(const SleepRestart& sleep, arch::CallForm form, const timespec& left,
+                                SyscallBatch& batch) {
   const uint64_t* args = sleep.args;
-  if (sleep.number == SYS_poll) {
+  const auto number = static_cast<long>(sleep.number | (sleep.compat ? arch::kCompatCall : 0));
+  if (form.number == SYS_poll) {
     const int64_t left_ms =
         left.tv_sec * 1000 +
         static_cast<int64_t>((static_cast<uint64_t>(left.tv_nsec) + kMillisecond_ns - 1) / kMillisecond_ns);
-    return batch.call(SYS_poll, {args[0], args[1], std::min<int64_t>(left_ms, INT_MAX)});
+    return batch.call(number, {args[0], args[1], std::min<int64_t>(left_ms, INT_MAX)});
   }
-  const BatchData limit = batch.object(left);
-  switch (sleep.number) {
+  const std::array<int32_t, 2> left32{static_cast<int32_t>(left.tv_sec), static_cast<int32_t>(left.tv_nsec)};
+  const BatchData limit = form.time32 ? batch.object(left32) : batch.object(left);
+  switch (form.number) {
     case SYS_nanosleep:
-      return batch.call(SYS_nanosleep, {limit, args[1]});
+      return batch.call(number, {limit, args[1]});
     case SYS_clock_nanosleep:
-      return batch.call(SYS_clock_nanosleep, {args[0], args[1], limit, args[3]});
+      return batch.call(number, {args[0], args[1], limit, args[3]});
     default:
-      return batch.call(SYS_futex, {args[0], args[1], args[2], limit, args[4], args[5]});
+      return batch.call(number, {args[0], args[1], args[2], limit, args[4], args[5]});
   }
 }
 
@@ -66,17 +67,18 @@ bool can_be_shortened(uint64_t number) {
 void restart_sleep(Puppet& puppet, Tracee& thread, unsigned slot, const SleepRestart& sleep, arch::Registers& regs,
                    StopWaiter& waiter) {
   // Without a restart block this call returns EINTR: all that is left when nobody knows what slept.
-  arch::set_call_number(regs, SYS_restart_syscall);
-  if (!sleep.known) return;
-  const bool endless = sleep.number == SYS_poll && static_cast<int32_t>(sleep.args[2]) < 0;
-  const auto left = endless || !can_be_shortened(sleep.number) ? std::nullopt : time_left(sleep, thread.tid());
+  arch::set_call_number(regs, arch::restart_call_number(regs));
+  const auto form = arch::native_form(sleep.number, sleep.compat);
+  if (!sleep.known || !form) return;
+  const bool endless = form->number == SYS_poll && static_cast<int32_t>(sleep.args[2]) < 0;
+  const auto left = endless || !can_be_shortened(form->number) ? std::nullopt : time_left(sleep, *form, thread.tid());
   if (!left) {
     arch::set_call_number(regs, sleep.number);
     return;
   }
 
   SyscallBatch batch;
-  const SyscallBatch::Call call = shorter_call(sleep, *left, batch);
+  const SyscallBatch::Call call = shorter_call(sleep, *form, *left, batch);
   puppet.host().start(thread, slot, batch);
   // The first tries may come before it sleeps.
   for (int tries = 0; tries < 1000; ++tries) {

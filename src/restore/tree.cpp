@@ -173,8 +173,7 @@ int PuppetTree::mapped_file(uint32_t id, uint32_t mode) {
 namespace {
 
 // Unmaps everything but the batch area and the inherited ranges.
-void unmap_rest(SyscallBatch& batch, std::vector<AddressRange> keep, const BatchArea& area) {
-  constexpr uint64_t kTop = 0x7ffffffff000;
+void unmap_rest(SyscallBatch& batch, std::vector<AddressRange> keep, const BatchArea& area, uint64_t end) {
   keep.push_back({area.address(), area.end()});
   std::sort(keep.begin(), keep.end(), [](const auto& a, const auto& b) { return a.start < b.start; });
   uint64_t from = 0;
@@ -182,7 +181,7 @@ void unmap_rest(SyscallBatch& batch, std::vector<AddressRange> keep, const Batch
     if (r.start > from) batch.must(SYS_munmap, {from, r.start - from});
     from = std::max(from, r.end);
   }
-  if (from < kTop) batch.must(SYS_munmap, {from, kTop - from});
+  if (from < end) batch.must(SYS_munmap, {from, end - from});
 }
 
 bool same_mm_fields(const pb::mm_entry& a, const pb::mm_entry& b) {
@@ -269,7 +268,7 @@ void PuppetTree::start_memory(PlannedProcess& p) {
   if (has_more) {
     std::vector<AddressRange> keep = inherited;
     if (vdso_.inherited(p)) keep.push_back(vdso_.beside(p));
-    unmap_rest(*batch, std::move(keep), puppet.host().area());
+    unmap_rest(*batch, std::move(keep), puppet.host().area(), p.address_end());
   }
   if (!vdso_.inherited(p)) vdso_.map(p, *batch);
   attach_segments(p, inherited, *batch, flush_if_full);

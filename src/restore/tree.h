@@ -61,6 +61,8 @@ class PuppetTree {
     std::vector<std::pair<int, uint64_t>> born;
   };
   void start_outside(const TreeStep& step, bool sibling);
+  static StubKind stub_kind(const PlannedProcess& p);
+  Puppet::Shape stub_shape() const;
   void queue(const TreeStep& step);
   void run_queued();
   bool must_fill_before(int actor) const;

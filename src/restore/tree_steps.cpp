@@ -101,16 +101,21 @@ void PuppetTree::build(bool sibling) {
   shared_objects_.clear();
 }
 
+StubKind PuppetTree::stub_kind(const PlannedProcess& p) {
+  return {.compat = p.compat, .personality = p.states.get<Personality>().value};
+}
+
+Puppet::Shape PuppetTree::stub_shape() const {
+  return {.slots = plan_.area_slots,
+          .first_slot_bytes = kLeaderSlotBytes,
+          .other_slot_bytes = kThreadSlotBytes,
+          .area_address = plan_.area_address};
+}
+
 void PuppetTree::start_outside(const TreeStep& step, bool sibling) {
-  const Puppet::Shape shape{.slots = plan_.area_slots,
-                            .first_slot_bytes = kLeaderSlotBytes,
-                            .other_slot_bytes = kThreadSlotBytes,
-                            .area_address = plan_.area_address};
-  std::unique_ptr<Puppet> puppet = Puppet::start_root({.pid = pid_of(step.node),
-                                                       .personality = plan_.root().states.get<Personality>().value,
-                                                       .channels = &channels_,
-                                                       .sibling = sibling},
-                                                      shape, waiter_);
+  std::unique_ptr<Puppet> puppet = Puppet::start_root(
+      {.pid = pid_of(step.node), .kind = stub_kind(plan_.root()), .channels = &channels_, .sibling = sibling},
+      stub_shape(), waiter_);
   filters_.suspend(*puppet);
   channels_.close_puppet_ends();
   by_node_[static_cast<size_t>(step.node)] = puppet.get();
@@ -222,7 +227,8 @@ void PuppetTree::fill_born(bool queued_run) {
       born_.emplace_back(node, tables);
       continue;
     }
-    PlannedProcess& p = *process_of(node);
+    PlannedProcess& p = *plan_.processes[static_cast<size_t>(plan_.tree.nodes[static_cast<size_t>(node)].process)];
+    if (p.executes) puppet(p).execute_stub(stub_kind(p), channels_, stub_shape(), waiter_);
     start_memory(p);
     // In a shared table the numbers of received files must be free again before the next one receives.
     if ((tables & CLONE_FILES) != 0)

@@ -34,6 +34,12 @@ void refuse_threads_inside(const PlannedProcess& p, const VdsoLayout& layout) {
   }
 }
 
+Error other_compat_vdso(const PlannedProcess& p) {
+  return Error(Reason::IMAGE_UNSUPPORTED, "its vdso for 32-bit code is not that of this kernel")
+      .object(p.describe())
+      .remedy("restore on the kernel of the dump");
+}
+
 bool same_distances(const VdsoLayout& a, const VdsoLayout& b) {
   return a.vdso_start - a.vvar_start == b.vdso_start - b.vvar_start && a.vvar_size == b.vvar_size;
 }
@@ -59,6 +65,14 @@ TreeVdso::Choice TreeVdso::choose(PlannedProcess& p, bool jumps_only) {
   if (known != images_.end() && known->is_own) {
     choice.way = Way::in_place;
     choice.image = static_cast<size_t>(known - images_.begin());
+    return choice;
+  }
+  if (p.compat) {
+    if (jumps_only) throw other_compat_vdso(p);
+    choice.way = Way::in_place;
+    choice.compat = true;
+    choice.image = static_cast<size_t>(known - images_.begin());
+    if (known == images_.end()) images_.push_back({dumped.image, choice.layout, false, {}});
     return choice;
   }
   std::string difference = jumps_only ? "so it was asked" : vdso_difference(dumped, own_);
@@ -107,7 +121,8 @@ void TreeVdso::map(const PlannedProcess& p, SyscallBatch& batch) const {
   const Choice& choice = choices_.at(&p);
   const VdsoLayout& layout = choice.layout;
   if (choice.way == Way::in_place) {
-    batch.must(SYS_arch_prctl, {uapi::arch_map_vdso_64, layout.vdso_start - layout.vvar_size});
+    batch.must(SYS_arch_prctl,
+               {choice.compat ? uapi::arch_map_vdso_32 : uapi::arch_map_vdso_64, layout.vdso_start - layout.vvar_size});
     return;
   }
   // Without its code nobody reads the data: the addresses are kept, no more.
@@ -119,11 +134,22 @@ void TreeVdso::map(const PlannedProcess& p, SyscallBatch& batch) const {
 
 void TreeVdso::write(const PlannedProcess& p, int memory_fd) const {
   const Choice& choice = choices_.at(&p);
+  if (choice.compat) return check_compat(p, memory_fd);
   if (choice.way != Way::jumps) return;
   const std::vector<std::byte>& image = images_[choice.image].with_jumps;
   const ssize_t n = pwrite(memory_fd, image.data(), image.size(), static_cast<off_t>(choice.layout.vdso_start));
   if (n != static_cast<ssize_t>(image.size()))
     throw Error(Reason::SYSTEM, "its vdso cannot be written").object(p.describe()).error_number(n < 0 ? errno : 0);
+}
+
+void TreeVdso::check_compat(const PlannedProcess& p, int memory_fd) const {
+  const Choice& choice = choices_.at(&p);
+  const Vdso dumped{choice.layout, images_[choice.image].dumped};
+  Vdso present{choice.layout, std::vector<std::byte>(choice.layout.vdso_size)};
+  const ssize_t n =
+      pread(memory_fd, present.image.data(), present.image.size(), static_cast<off_t>(choice.layout.vdso_start));
+  // Nearly all that wait are in the middle of it.
+  if (n != static_cast<ssize_t>(present.image.size()) || !same_vdso_code(dumped, present)) throw other_compat_vdso(p);
 }
 
 }  // namespace stasis

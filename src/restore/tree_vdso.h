@@ -26,7 +26,7 @@ class TreeVdso {
   AddressRange beside(const PlannedProcess& p) const;
   // What a process that does not inherit calls, when everything that it does not keep is unmapped.
   void map(const PlannedProcess& p, SyscallBatch& batch) const;
-  // And what is written into it then.
+  // And what is written into it then, or found there: throws IMAGE_UNSUPPORTED.
   void write(const PlannedProcess& p, int memory_fd) const;
 
  private:
@@ -35,6 +35,7 @@ class TreeVdso {
     Way way = Way::none;
     VdsoLayout layout;
     size_t image = 0;  // of images_
+    bool compat = false;
     bool operator==(const Choice&) const = default;
   };
   struct Image {
@@ -43,6 +44,9 @@ class TreeVdso {
     bool is_own;                        // in place, and the code is that of this kernel
     std::vector<std::byte> with_jumps;  // made when it is needed
   };
+  // That of a program of the narrower width comes back in its place, or not at all: this program has none to compare it
+  // with before it is mapped.
+  void check_compat(const PlannedProcess& p, int memory_fd) const;
   Choice choose(PlannedProcess& p, bool jumps_only);
   void place_beside(const RestorePlan& plan);
 

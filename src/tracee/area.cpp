@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "arch/arch.h"
 #include "base/page_size.h"
 
 namespace stasis {
@@ -19,8 +18,6 @@ constexpr size_t align16(size_t n) {
 // The kernel keeps stack_guard_gap (256 pages) free below an area that grows down.
 constexpr uint64_t kGrowthRoomPages = 512;
 constexpr uint64_t kLowest = 0x100000;
-// End of user addresses with four-level page tables; higher ones are given only on request.
-constexpr uint64_t kHighest = 0x7ffffffff000;
 
 size_t loop_room() {
   return align16(arch::batch_loop().size());
@@ -30,7 +27,7 @@ size_t heal_room() {
 }
 // A later controller that finds every better place in use boots from here.
 size_t spare_room() {
-  return 2 * align16(arch::bootstrap_size(3)) + 64;
+  return 2 * align16(arch::bootstrap_size(3, false)) + 64;
 }
 size_t code_bytes_for(unsigned slots) {
   return whole_pages(loop_room() + slots * heal_room() + spare_room());
@@ -88,17 +85,17 @@ bool BatchArea::looks_like_code(std::span<const std::byte> first_bytes) {
   return first_bytes.size() >= loop_code.size() && std::equal(loop_code.begin(), loop_code.end(), first_bytes.begin());
 }
 
-uint64_t find_free_range(std::span<const Mapping> mappings, size_t bytes) {
+uint64_t find_free_range(std::span<const Mapping> mappings, size_t bytes, uint64_t end) {
   uint64_t from = kLowest;
   for (const Mapping& m : mappings) {
-    if (m.start >= kHighest) break;
+    if (m.start >= end) break;
     const bool grows = m.has(VmFlag::gd) || m.name == "[stack]";
     const uint64_t keep = (grows ? kGrowthRoomPages : 1) * page_size_bytes();
     const uint64_t limit = m.start > keep ? m.start - keep : 0;
     if (limit > from && limit - from >= bytes) return from;
     from = std::max(from, m.end + page_size_bytes());
   }
-  return from < kHighest && kHighest - from >= bytes ? from : 0;
+  return from < end && end - from >= bytes ? from : 0;
 }
 
 }  // namespace stasis

@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "arch/arch.h"
 #include "kernel/proc_maps.h"
 
 namespace stasis {
@@ -53,8 +54,8 @@ class BatchArea {
   size_t code_bytes_ = 0, slots_bytes_ = 0;
 };
 
-// An address range that is free in a list of mappings (ascending), or 0. Keeps a page away from neighbours and well
-// below areas that grow down.
-uint64_t find_free_range(std::span<const Mapping> mappings, size_t bytes);
+// An address range below `end` that is free in a list of mappings (ascending), or 0. Keeps a page away from neighbours
+// and well below areas that grow down.
+uint64_t find_free_range(std::span<const Mapping> mappings, size_t bytes, uint64_t end = arch::address_end(false, 0));
 
 }  // namespace stasis

@@ -66,7 +66,7 @@ TEST(BatchArea, CodeImageHoldsTheLoopAndOneHealCodePerSlot) {
 
 TEST(BatchArea, LeavesRoomForBootstrapsOfLaterControllers) {
   const BatchArea area(kAt, 32, 8192, 4096);
-  EXPECT_GE(area.code_bytes() - area.code_image().size(), 2 * arch::bootstrap_size(3));
+  EXPECT_GE(area.code_bytes() - area.code_image().size(), 2 * arch::bootstrap_size(3, false));
 }
 
 TEST(BatchArea, OnlyTheLoopLooksLikeCode) {
@@ -119,6 +119,8 @@ TEST(FindFreeRange, LooksBehindTheLastMapping) {
 TEST(FindFreeRange, SaysWhenThereIsNone) {
   const Mapping list[] = {mapping(0x1000, 0x7fffffffe000)};
   EXPECT_EQ(find_free_range(list, 16 * kPage), 0u);
+  EXPECT_EQ(find_free_range(std::vector{mapping(0x100000, 0xf0000000)}, kPage, 0xf0002000), 0xf0001000u);
+  EXPECT_EQ(find_free_range(std::vector{mapping(0x100000, 0xf0000000)}, 2 * kPage, 0xf0002000), 0u);
   EXPECT_EQ(find_free_range({}, uint64_t{1} << 47), 0u);
 }
 
@@ -165,7 +167,7 @@ Mapping old_area_mapping(uint64_t start, uint64_t bytes) {
 TEST(BootstrapHole, LiesBehindTheVdsoImageOfThisKernel) {
   const auto maps = parse_maps(ProcDir(getpid()).read("maps"));
   const Fd memory(open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
-  const size_t bytes = arch::bootstrap_size(2);
+  const size_t bytes = arch::bootstrap_size(2, false);
   const uint64_t at = find_bootstrap_hole(maps, memory.get(), bytes);
   const auto vdso = std::find_if(maps.begin(), maps.end(), [](const Mapping& m) { return m.name == "[vdso]"; });
   if (vdso == maps.end()) GTEST_SKIP() << "this process has no vdso";
@@ -190,7 +192,7 @@ TEST(BootstrapHole, UsesTheSpareRoomOfAnOldAreaAndSkipsWhatIsInUse) {
   memory.grow(0x100000);
   memory.write(area.address(), area.code_image());
   const std::vector maps{old_area_mapping(area.address(), area.code_bytes())};
-  const size_t bytes = arch::bootstrap_size(2);
+  const size_t bytes = arch::bootstrap_size(2, false);
 
   const uint64_t first = find_bootstrap_hole(maps, memory.fd(), bytes);
   EXPECT_GE(first, area.address() + area.code_image().size());

@@ -134,7 +134,9 @@ const BatchEntry* SyscallBatch::failed() const {
 }
 
 std::string SyscallBatch::describe(const BatchEntry& e) const {
-  std::string out = fmt::format("{}(", call_name(static_cast<long>(e.number)));
+  std::string out = fmt::format("{}(", (e.number & arch::kCompatCall) != 0
+                                           ? fmt::format("32-bit system call {}", e.number & ~arch::kCompatCall)
+                                           : call_name(static_cast<long>(e.number)));
   for (int i = 0; i < 6; ++i) out += fmt::format("{}{:#x}", i == 0 ? "" : ", ", e.args[i]);
   return out + ")";
 }

@@ -22,13 +22,41 @@ constexpr uint64_t align16(uint64_t n) {
   return (n + 15) & ~uint64_t{15};
 }
 
-// First address behind the ELF image that `m` maps whole (the vdso); 0 if it is not understood.
-uint64_t end_of_elf_image(const Mapping& m, const MemoryView& memory) {
-  Elf64_Ehdr h;
-  if (!memory.read(m.start, &h, sizeof h) || std::memcmp(h.e_ident, ELFMAG, SELFMAG) != 0) return 0;
+struct Elf64 {
+  using Header = Elf64_Ehdr;
+  using Segment = Elf64_Phdr;
+};
+struct Elf32 {
+  using Header = Elf32_Ehdr;
+  using Segment = Elf32_Phdr;
+};
+
+// The class of the ELF file at an address (ELFCLASS32, ELFCLASS64), 0 if there is none.
+int elf_class(uint64_t address, const MemoryView& memory) {
+  unsigned char ident[EI_NIDENT];
+  if (!memory.read(address, ident, sizeof ident) || std::memcmp(ident, ELFMAG, SELFMAG) != 0) return 0;
+  return ident[EI_CLASS];
+}
+
+template <class Elf>
+uint64_t end_of_image(const Mapping& m, const MemoryView& memory) {
+  typename Elf::Header h;
+  if (!memory.read(m.start, &h, sizeof h)) return 0;
   // The section headers are the last thing in an image made by ld.
   const uint64_t end = m.start + h.e_shoff + uint64_t{h.e_shnum} * h.e_shentsize;
   return h.e_shoff != 0 && end <= m.end ? align16(end) : 0;
+}
+
+// First address behind the ELF image that `m` maps whole (the vdso); 0 if it is not understood.
+uint64_t end_of_elf_image(const Mapping& m, const MemoryView& memory) {
+  switch (elf_class(m.start, memory)) {
+    case ELFCLASS64:
+      return end_of_image<Elf64>(m, memory);
+    case ELFCLASS32:
+      return end_of_image<Elf32>(m, memory);
+    default:
+      return 0;
+  }
 }
 
 // Free (zero) bytes between `from` and `to`, `bytes` long. What a dead controller left stays untouched: a signal
@@ -93,6 +121,23 @@ std::vector<AddressRange> code_of_controllers(std::span<const Mapping> mappings,
   return out;
 }
 
+// Where in the mapping `code` of a file that begins at `start` the bytes end that its program headers map; 0 if
+// nowhere.
+template <class Elf>
+uint64_t end_of_mapped_code(const Mapping& code, uint64_t start, const MemoryView& memory) {
+  typename Elf::Header h;
+  if (!memory.read(start, &h, sizeof h) || h.e_phentsize != sizeof(typename Elf::Segment) || h.e_phnum > 64) return 0;
+  std::vector<typename Elf::Segment> headers(h.e_phnum);
+  if (!memory.read(start + h.e_phoff, headers.data(), headers.size() * sizeof headers[0])) return 0;
+  for (const auto& p : headers) {
+    if (p.p_type != PT_LOAD || (p.p_flags & PF_X) == 0 || p.p_filesz != p.p_memsz) continue;
+    const uint64_t file_end = uint64_t{p.p_offset} + p.p_filesz;
+    if (file_end >= code.offset && file_end < code.offset + code.size_bytes())
+      return code.start + (file_end - code.offset);
+  }
+  return 0;
+}
+
 // The padding between the end of a file's code and the end of its last page: behind the bytes that the program header
 // maps nothing in memory means anything.
 uint64_t find_hole_in_padding(std::span<const Mapping> mappings, const MemoryView& memory, size_t bytes) {
@@ -101,19 +146,13 @@ uint64_t find_hole_in_padding(std::span<const Mapping> mappings, const MemoryVie
     const auto first = std::find_if(mappings.begin(), mappings.end(), [&](const Mapping& m) {
       return m.offset == 0 && m.inode == code.inode && m.dev_major == code.dev_major && m.dev_minor == code.dev_minor;
     });
-    Elf64_Ehdr h;
-    if (first == mappings.end() || !memory.read(first->start, &h, sizeof h) ||
-        std::memcmp(h.e_ident, ELFMAG, SELFMAG) != 0 || h.e_phentsize != sizeof(Elf64_Phdr) || h.e_phnum > 64)
-      continue;
-    std::vector<Elf64_Phdr> headers(h.e_phnum);
-    if (!memory.read(first->start + h.e_phoff, headers.data(), headers.size() * sizeof(Elf64_Phdr))) continue;
-    for (const Elf64_Phdr& p : headers) {
-      if (p.p_type != PT_LOAD || (p.p_flags & PF_X) == 0 || p.p_filesz != p.p_memsz) continue;
-      const uint64_t file_end = p.p_offset + p.p_filesz;
-      if (file_end < code.offset || file_end >= code.offset + code.size_bytes()) continue;
-      if (const uint64_t at = find_zeros(memory, align16(code.start + (file_end - code.offset)), code.end, bytes))
-        return at;
-    }
+    if (first == mappings.end()) continue;
+    const int width = elf_class(first->start, memory);
+    const uint64_t end = width == ELFCLASS64   ? end_of_mapped_code<Elf64>(code, first->start, memory)
+                         : width == ELFCLASS32 ? end_of_mapped_code<Elf32>(code, first->start, memory)
+                                               : 0;
+    if (end == 0) continue;
+    if (const uint64_t at = find_zeros(memory, align16(end), code.end, bytes)) return at;
   }
   return 0;
 }
@@ -165,7 +204,7 @@ void Borrowed::send_bootstrap(std::span<const arch::BootstrapCall> calls) {
         .error_number(n < 0 ? errno : EFAULT)
         .remedy("boot without proc_mem.force_override=never");
   hole_used_ = std::max(hole_used_, code.size());
-  leader_->send_to(arch::bootstrap_registers(leader_->own_registers(), hole_), host_.report());
+  leader_->send_to(arch::bootstrap_registers(leader_->own_registers(), hole_, calls.size()), host_.report());
   leader_->start(host_.report());
 }
 
@@ -181,16 +220,19 @@ void Borrowed::clear_bootstrap() {
     log_warning("{}: the bootstrap bytes stay behind", host_.describe());
 }
 
-size_t Borrowed::bootstrap_bytes() {
-  return arch::bootstrap_size(2);
+size_t Borrowed::bootstrap_bytes(bool compat) {
+  return arch::bootstrap_size(2, compat);
 }
 
 void Borrowed::start_open(std::span<const Mapping> mappings, const Shape& shape, ReportSignal report) {
-  hole_ = shape.hole != 0 ? shape.hole : find_bootstrap_hole(mappings, memory_.get(), bootstrap_bytes());
-  const uint64_t address = shape.address != 0
-                               ? shape.address
-                               : find_free_range(mappings, BatchArea::bytes_for(shape.slots, shape.first_slot_bytes,
-                                                                                shape.other_slot_bytes));
+  hole_ = shape.hole != 0 ? shape.hole
+                          : find_bootstrap_hole(mappings, memory_.get(),
+                                                bootstrap_bytes(arch::is_compat(leader_->own_registers())));
+  const uint64_t address =
+      shape.address != 0
+          ? shape.address
+          : find_free_range(mappings, BatchArea::bytes_for(shape.slots, shape.first_slot_bytes, shape.other_slot_bytes),
+                            arch::address_end(arch::is_compat(leader_->own_registers()), 0));
   if (hole_ == 0 || address == 0)
     throw Error(Reason::NO_ROOM_FOR_BATCH,
                 hole_ == 0 ? "no executable memory with free bytes was found" : "no free address range was found")

@@ -35,7 +35,8 @@ class Borrowed {
 
   // Makes the area. Throws NO_ROOM_FOR_BATCH, BATCH_CALL_FAILED.
   void start_open(std::span<const Mapping> mappings, const Shape& shape, ReportSignal report);
-  static size_t bootstrap_bytes();
+  // `compat`: the leader runs code of the narrower width.
+  static size_t bootstrap_bytes(bool compat);
   void finish_open(StopWaiter& waiter);
 
   // Every other thread has been given back. Afterwards the leader has its own registers too.

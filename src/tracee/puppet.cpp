@@ -32,14 +32,25 @@ constexpr ReportSignal kPuppetReport{SIGURG};
 
 constexpr unsigned kPuppetOptions = uapi::ptrace_o_exitkill | PTRACE_O_TRACEEXEC;
 
-int make_stub_file() {
-  static const int fd = [] {
+// The program itself, and what the kernel is to think of it. A 32-bit program that reads only would be mapped
+// executable as long as READ_IMPLIES_EXEC is set.
+uint64_t personality_of(const StubKind& kind) {
+  return kind.personality & ~uint64_t{READ_IMPLIES_EXEC};
+}
+
+int make_stub_file(bool compat) {
+  const auto make = [](bool narrow) {
     int f = memfd_create("stasis-stub", MFD_CLOEXEC | uapi::mfd_exec);
     if (f < 0 && errno == EINVAL) f = memfd_create("stasis-stub", MFD_CLOEXEC);  // before 6.3
-    const auto stub = arch::stub_executable();
+    const auto stub = arch::stub_executable(narrow);
     if (f >= 0 && write(f, stub.data(), stub.size()) != static_cast<ssize_t>(stub.size())) return -1;
     return f;
-  }();
+  };
+  if (compat) {
+    static const int fd = make(true);
+    return fd;
+  }
+  static const int fd = make(false);
   return fd;
 }
 
@@ -64,7 +75,7 @@ int make_stub_file() {
   // What the caller ignores (nohup, background jobs of a shell) would survive exec.
   struct sigaction defaults {};
   for (int s = 1; s < _NSIG; ++s) sigaction(s, &defaults, nullptr);
-  personality(options.personality);
+  personality(personality_of(options.kind));
   char name[] = "stasis-stub";
   char* const argv[] = {name, nullptr};
   char* const envp[] = {nullptr};
@@ -150,7 +161,7 @@ void FdChannels::receive(SyscallBatch& batch, int channel, size_t count) const {
 // ---- puppets ---------------------------------------------------------------------------------------------
 
 std::unique_ptr<Puppet> Puppet::start_root(const StubOptions& options, const Shape& shape, StopWaiter& waiter) {
-  const int stub_fd = make_stub_file();
+  const int stub_fd = make_stub_file(options.kind.compat);
   if (stub_fd < 0) throw_errno("cannot make the stub", Reason::RESTORE_CALL_FAILED);
   int go[2];
   check(pipe2(go, O_CLOEXEC), "cannot make a pipe");
@@ -177,17 +188,23 @@ std::unique_ptr<Puppet> Puppet::start_root(const StubOptions& options, const Sha
   puppet->host_ = BatchHost(puppet->pid_, "stub");
   puppet->threads_.push_back(Tracee::seize(puppet->pid_, puppet->pid_, kPuppetOptions));
   if (write(go_write.get(), "", 1) != 1) throw_errno("cannot start the stub");
-  Tracee& leader = puppet->leader();
+  puppet->borrow_stub(options.kind, shape, waiter);
+  return puppet;
+}
+
+// It is about to execute the stub.
+void Puppet::borrow_stub(const StubKind& kind, const Shape& shape, StopWaiter& waiter) {
+  Tracee& leader = this->leader();
   // In the exec event the task is still inside execve; the next stop comes before its first instruction.
-  await_event(waiter, puppet->pid_, PTRACE_EVENT_EXEC);
+  await_event(waiter, pid_, PTRACE_EVENT_EXEC);
   leader.interrupt();
   leader.resume();
   if (!leader.await_stop(waiter, Clock::now() + BatchHost::kPatience))
     throw Error(Reason::RESTORE_CALL_FAILED, "the stub does not stop").object(leader.describe());
   leader.save_own_state();
 
-  ProcDir proc(puppet->pid_);
-  Borrowed borrowed(puppet->pid_, "stub", leader, proc.open("mem", O_RDWR));
+  ProcDir proc(pid_);
+  Borrowed borrowed(pid_, "stub", leader, proc.open("mem", O_RDWR));
   borrowed.start_open(parse_maps(proc.read("maps")),
                       {.slots = shape.slots,
                        .first_slot_bytes = shape.first_slot_bytes,
@@ -196,17 +213,32 @@ std::unique_ptr<Puppet> Puppet::start_root(const StubOptions& options, const Sha
                       kPuppetReport);
   borrowed.finish_open(waiter);
   borrowed.abandon();
-  puppet->host_.set_report(kPuppetReport);
-  puppet->host_.set_area(borrowed.host().area());
+  host_.set_report(kPuppetReport);
+  host_.set_area(borrowed.host().area());
 
   // Nothing of the stub stays.
-  constexpr uint64_t kTop = 0x7ffffffff000;
-  const BatchArea& area = puppet->host_.area();
+  const BatchArea& area = host_.area();
   SyscallBatch batch;
   batch.must(SYS_munmap, {0, area.address()});
-  batch.must(SYS_munmap, {area.end(), kTop - area.end()});
-  puppet->run(batch, waiter);
-  return puppet;
+  batch.must(SYS_munmap, {area.end(), arch::address_end(kind.compat, kind.personality) - area.end()});
+  run(batch, waiter);
+}
+
+void Puppet::execute_stub(const StubKind& kind, const FdChannels& channels, const Shape& shape, StopWaiter& waiter) {
+  const int stub_fd = make_stub_file(kind.compat);
+  if (stub_fd < 0) throw_errno("cannot make the stub", Reason::RESTORE_CALL_FAILED);
+  channels.send(0, std::span(&stub_fd, 1));
+  SyscallBatch batch;
+  channels.receive(batch, 0, 1);
+  constexpr int kStub = 0;  // the first of an otherwise empty table
+  batch.must(SYS_fcntl, {kStub, F_SETFD, FD_CLOEXEC});
+  batch.must(SYS_personality, {personality_of(kind)});
+  const BatchData name = batch.text("stasis-stub"), no_path = batch.text("");
+  const BatchData arguments = batch.object(std::array<uint64_t, 2>{}), environment = batch.object(uint64_t{0});
+  batch.point(arguments.part(0, 8), name);
+  batch.must(SYS_execveat, {kStub, no_path, arguments, environment, AT_EMPTY_PATH});
+  start(batch);
+  borrow_stub(kind, shape, waiter);
 }
 
 std::unique_ptr<Puppet> Puppet::adopt_child(const Puppet& parent, pid_t pid, StopWaiter& waiter) {

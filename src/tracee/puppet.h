@@ -47,9 +47,15 @@ class FdChannels {
   int first_number_;
 };
 
+// What a puppet executes: the kernel decides at exec about the address space and the layout of new mappings.
+struct StubKind {
+  bool compat = false;  // of the narrower width (arch::is_compat())
+  uint64_t personality = 0;
+};
+
 struct StubOptions {
-  pid_t pid = 0;             // the pid it must have; 0: any
-  uint64_t personality = 0;  // the layout of new mappings is decided at exec (mmap_base)
+  pid_t pid = 0;  // the pid it must have; 0: any
+  StubKind kind;
   const FdChannels* channels = nullptr;
   bool sibling = false;  // a child of this program's parent
 };
@@ -75,6 +81,9 @@ class Puppet {
                      uint64_t tables = kBothTables);
   // threads() in the order of these ids, which are all there are.
   void sort_threads(std::span<const pid_t> tids);
+  // A child becomes a stub of another kind, with an empty address space but for the batch area. It has nothing yet but
+  // the channels; one of them is used.
+  void execute_stub(const StubKind& kind, const FdChannels& channels, const Shape& shape, StopWaiter& waiter);
   // A thread that was cloned with CLONE_THREAD | CLONE_PTRACE.
   Tracee& adopt_thread(pid_t tid, StopWaiter& waiter);
 
@@ -121,6 +130,7 @@ class Puppet {
 
  private:
   Puppet() = default;
+  void borrow_stub(const StubKind& kind, const Shape& shape, StopWaiter& waiter);
 
   pid_t pid_ = 0;
   BatchHost host_;

@@ -1,6 +1,5 @@
 #include "tracee/tracee.h"
 
-#include <elf.h>
 #include <fmt/format.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
@@ -10,7 +9,6 @@
 #include <span>
 #include <utility>
 
-#include "arch/compat.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "kernel/proc.h"
@@ -189,14 +187,9 @@ void Tracee::save_own_state() {
 
 arch::Registers Tracee::current_registers() const {
   arch::Registers regs{};
-  iovec io{&regs, sizeof regs};
-  if (request(uapi::ptrace_getregset, tid_, NT_PRSTATUS, &io) != 0)
-    throw Error(Reason::TASK_VANISHED, "its registers cannot be read").object(describe()).error_number(errno);
-  if (io.iov_len == sizeof regs) return regs;
-  // The kernel gives the set that fits the code segment.
-  const auto wide = arch::widen_registers(std::as_bytes(std::span(&regs, 1)).first(io.iov_len));
-  if (!wide) throw Error(Reason::UNSUPPORTED_STATE, "its registers are of an unknown kind").object(describe());
-  return *wide;
+  if (const int err = arch::read_registers(tid_, regs); err != 0)
+    throw Error(Reason::TASK_VANISHED, "its registers cannot be read").object(describe()).error_number(err);
+  return regs;
 }
 
 std::vector<std::byte> Tracee::extended_state() const {
@@ -233,9 +226,8 @@ std::vector<siginfo_t> Tracee::pending_signals(bool shared) const {
 }
 
 void Tracee::load(const arch::Registers& regs) {
-  const iovec io{const_cast<arch::Registers*>(&regs), sizeof regs};
-  if (request(uapi::ptrace_setregset, tid_, NT_PRSTATUS, &io) != 0)
-    throw Error(Reason::TASK_VANISHED, "its registers cannot be set").object(describe()).error_number(errno);
+  if (const int err = arch::write_registers(tid_, regs); err != 0)
+    throw Error(Reason::TASK_VANISHED, "its registers cannot be set").object(describe()).error_number(err);
 }
 
 void Tracee::load_mask(uint64_t mask) {
@@ -255,8 +247,7 @@ arch::SlotHead Tracee::way_home(ReportSignal report) {
   // Once blocked they stay blocked until it is given back.
   if (!borrowed_) mask_is_own_ = keeps_mask_ && !signal_is_due();
   arch::SlotHead head{};
-  head.registers = own_;
-  arch::rewind_interrupted_call(head.registers);
+  arch::set_way_home(head, own_);
   head.signal_mask = own_mask_;
   head.report_call[0] = static_cast<uint64_t>(inner_tgid_);
   head.report_call[1] = static_cast<uint64_t>(inner_tid_);

@@ -55,6 +55,20 @@ ENTRIES = (
     _entry("tree_cow", modes=STOPPABLE), _entry("zombies"), _entry("exit_signals"), _entry("fork_storm", compares=False, replays=False),
     # files
     _entry("files_regular"), _entry("files_devices"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _entry("event_files", replays=False), _entry("epolls"), _entry("pidfds"), _honest("fifos"),
+    # 32-bit programs; those that are not there as ia32_NAME.c are NAME.c, compiled for 32 bits
+    _entry("ia32_state", modes=STOPPABLE), _entry("ia32_fpu"), _entry("widths", modes=STOPPABLE), _entry("ia32_widths"),
+    _entry("ia32_counter", modes=STOPPABLE + ("shell_job",)), _entry("ia32_threads", modes=STOPPABLE),
+    _entry("ia32_heap"), _entry("ia32_vma_kinds"), _entry("ia32_vma_matrix"), _entry("ia32_grows_down"),
+    _entry("ia32_shared_objects"), _entry("ia32_memfd"), _entry("ia32_vdso_calls"), _entry("ia32_futex_wait"),
+    _entry("ia32_blocked_read"), _entry("ia32_sleep_restart", replays=False), _entry("ia32_busy_loop"),
+    _entry("ia32_interrupted_calls", replays=False), _entry("ia32_sigactions"), _entry("ia32_sigpending"),
+    _entry("ia32_posix_timers", replays=False), _entry("ia32_itimers"), _entry("ia32_altstack_on"),
+    _entry("ia32_stopped_child"), _entry("ia32_names_mm"), _entry("ia32_creds_threads"), _entry("ia32_rlimits"),
+    _entry("ia32_clocks", gap_s=2.0), _entry("ia32_thread_attributes"), _entry("ia32_process_attributes"),
+    _entry("ia32_seccomp_tree"), _entry("ia32_seccomp_strict", modes=STOPPABLE), _entry("ia32_orphans"),
+    _entry("ia32_tree_cow", modes=STOPPABLE), _entry("ia32_shared_tables"), _entry("ia32_zombies"), _entry("ia32_pipes"),
+    _entry("ia32_heartbeat20", replays=False), _entry("ia32_heartbeat20_sandbox", replays=False),
+    _refused("refuse_ia32_table", "UNSUPPORTED_STATE"),
     # what cannot be saved, or not without an option
     _refused("refuse_dead_leader", "UNSUPPORTED_STATE"), _refused("refuse_exit_signal", "UNSUPPORTED_STATE"),
     _refused("refuse_thread_tables", "UNSUPPORTED_STATE"), _refused("refuse_thread_tables_filter", "UNSUPPORTED_STATE"),

@@ -59,23 +59,6 @@ def case_kernel_thread(session):
     harness.check_refusal(run, "KERNEL_THREAD")
 
 
-def case_32_bit_program(session):
-    harness.needs_root()
-    out = session.path("out")
-    pid = session.start(os.path.join(session.programs, "sleeper_ia32"), stdout=out)
-
-    def expect_alive():
-        had = len(harness.read(out, ""))
-        harness.wait_until(lambda: len(harness.read(out, "")) > had + 3, "the program does not go on")
-
-    expect_alive()
-    for options in ((), ("-R",)):
-        run = session.dump(pid, session.path("images"), *options, expect_success=False)
-        harness.check_refusal(run, "UNSUPPORTED_STATE")
-        harness.require("32-bit" in run.stderr, run.describe())
-        expect_alive()
-
-
 def case_thread_id(session):
     """A thread that is not the leader of its process."""
     harness.needs_root()

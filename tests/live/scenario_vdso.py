@@ -107,6 +107,32 @@ def case_programs_started_later(session):
     harness.require(numbers == list(range(1, len(numbers) + 1)), "numbers are missing or repeated")
 
 
+def case_32_bit_program(session):
+    """It has the vdso of its width back in its place, and is refused where that is another one."""
+    harness.needs_root()
+    out = session.path("out")
+    pid = session.start(os.path.join(session.programs, "sleeper_ia32"), stdout=out)
+
+    def expect_alive():
+        had = len(harness.read(out, ""))
+        harness.wait_until(lambda: len(harness.read(out, "")) > had + 3, "the program does not go on")
+
+    expect_alive()
+    before = places(pid)
+    for number in range(2):
+        cycle(session, pid, f"images{number}", jumps=False)
+        check_places(pid, before, jumps=False)
+        expect_alive()
+    images = session.path("images")
+    session.dump(pid, images)
+    session.wait_gone(pid)
+    run = session.run("restore", "-D", images, "-d", env=fault())
+    harness.require(harness.check_refusal(run) == "IMAGE_UNSUPPORTED", run.describe())
+    harness.require(not os.path.exists(f"/proc/{pid}"), "the refused restore left a process")
+    session.restore(images, "-d")
+    expect_alive()
+
+
 def case_number_of_the_fault(session):
     for text in ("126", "7", "x", "1x"):
         run = session.run("check", env=dict(os.environ, CRIU_FAULT=text))

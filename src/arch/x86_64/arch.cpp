@@ -2,22 +2,26 @@
 
 #include <asm/unistd.h>
 #include <cpuid.h>
+#include <sys/personality.h>
+#include <sys/ptrace.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 extern "C" {
 extern const std::byte stasis_batch_loop[], stasis_batch_reported[], stasis_batch_loop_end[];
 extern const std::byte stasis_bootstrap_loop[], stasis_bootstrap_reported[], stasis_bootstrap_loop_end[];
-extern const std::byte stasis_stub[], stasis_stub_end[];
+extern const std::byte stasis_stub[], stasis_stub_end[], stasis_stub32[], stasis_stub32_end[];
 extern const std::byte stasis_init[], stasis_init_end[];
 }
 
 namespace stasis::arch {
 
+// The loop and the heal code depend on the places of fields.
 static_assert(offsetof(SlotHead, signal_mask) == 216 && offsetof(SlotHead, undo_table) == 224 &&
               offsetof(SlotHead, heal_code) == 232 && offsetof(SlotHead, report_call) == 240 &&
-              offsetof(SlotHead, mask_is_own) == 264);
+              offsetof(SlotHead, mask_is_own) == 264 && offsetof(SlotHead, compat_target) == 272);
 static_assert(offsetof(BatchEntry, result) == 56 && offsetof(BatchEntry, result_to) == 64 &&
               offsetof(BatchEntry, flags) == 72);
 
@@ -27,9 +31,27 @@ namespace {
 
 // Values that only the kernel and a tracer see (include/linux/errno.h).
 constexpr int64_t kRestartSys = -512, kRestartNoIntr = -513, kRestartNoHand = -514, kRestartBlock = -516;
+// syscall, and int $0x80; a fast call of 32-bit code returns behind the int $0x80 in the vdso.
 constexpr uint64_t kCallInstructionBytes = 2;
+constexpr uint64_t kRestartSyscall32 = 0;
 
 }  // namespace
+
+// The register sets of PTRACE_GETREGSET have the width of the code that the thread runs. These do not.
+int read_registers(pid_t tid, Registers& regs) {
+  return ptrace(PTRACE_GETREGS, tid, nullptr, &regs) == 0 ? 0 : errno;
+}
+
+int write_registers(pid_t tid, const Registers& regs) {
+  return ptrace(PTRACE_SETREGS, tid, nullptr, &regs) == 0 ? 0 : errno;
+}
+
+uint64_t address_end(bool compat, uint64_t personality) {
+  // TASK_SIZE (arch/x86/include/asm/page_64_types.h); of 64-bit code that of four-level page tables: higher addresses
+  // are given only on request.
+  if (!compat) return 0x7ffffffff000;
+  return (personality & ADDR_LIMIT_3GB) != 0 ? 0xc0000000 : 0xffffe000;
+}
 
 Interrupted interrupted_call(const Registers& regs) {
   if (static_cast<int64_t>(regs.orig_rax) < 0) return Interrupted::no;
@@ -49,6 +71,10 @@ uint64_t interrupted_call_number(const Registers& regs) {
   return regs.orig_rax;
 }
 
+uint64_t restart_call_number(const Registers& regs) {
+  return is_compat(regs) ? kRestartSyscall32 : __NR_restart_syscall;
+}
+
 void rewind_to_call(Registers& regs, uint64_t number) {
   regs.rax = number;
   regs.rip -= kCallInstructionBytes;
@@ -61,7 +87,7 @@ void rewind_interrupted_call(Registers& regs) {
       rewind_to_call(regs, regs.orig_rax);
       break;
     case Interrupted::restart_block:
-      rewind_to_call(regs, __NR_restart_syscall);
+      rewind_to_call(regs, restart_call_number(regs));
       break;
     case Interrupted::no:
       // The number of a finished call would make the kernel look at the result as a restart code.
@@ -81,9 +107,27 @@ void finish_rewound_call(Registers& regs, int64_t result) {
   regs.orig_rax = ~uint64_t{0};
 }
 
+namespace {
+
+// The interrupted call as one of 64-bit code; ~0 if it has no such form.
+uint64_t waiting_call(const Registers& regs) {
+  if (is_compat(regs)) {
+    // One call for many: the first argument tells which (linux/net.h, linux/ipc.h).
+    constexpr uint64_t kSocketcall = 102, kIpc = 117;
+    const uint64_t which = call_argument(regs, 0) & 0xffff;
+    if (regs.orig_rax == kSocketcall && (which == 3 || which == 5 || (which >= 9 && which != 13 && which != 14)))
+      return __NR_recvmsg;
+    if (regs.orig_rax == kIpc && (which == 1 || which == 4)) return __NR_semop;
+  }
+  const auto form = native_form(regs.orig_rax, is_compat(regs));
+  return form ? form->number : ~uint64_t{0};
+}
+
+}  // namespace
+
 bool restart_failed_wait(Registers& regs) {
   if (static_cast<int64_t>(regs.rax) != -EINTR) return false;
-  switch (regs.orig_rax) {
+  switch (waiting_call(regs)) {
     // They give nothing away before they wait, and fail with EINTR only if they have nothing to report.
     case __NR_epoll_wait:
     case __NR_epoll_pwait:
@@ -129,6 +173,7 @@ size_t batch_reported_offset() {
 
 Registers batch_registers(const Registers& own, uint64_t loop, uint64_t first_entry, uint64_t slot) {
   Registers regs = own;
+  regs.cs = kCode64;
   regs.rip = loop;
   regs.rbx = first_entry;
   regs.r12 = slot;
@@ -137,14 +182,21 @@ Registers batch_registers(const Registers& own, uint64_t loop, uint64_t first_en
   return regs;
 }
 
+void set_way_home(SlotHead& head, const Registers& own) {
+  head.registers = own;
+  rewind_interrupted_call(head.registers);
+  // A far pointer: the offset, and the code segment.
+  head.compat_target = is_compat(own) ? static_cast<uint32_t>(head.registers.rip) | own.cs << 32 : 0;
+}
+
 uint64_t slot_address(const Registers& regs) {
   return regs.r12;
 }
 
 Registers call_registers(const Registers& own, uint64_t reported, uint64_t number, std::span<const uint64_t> args) {
   Registers regs = own;
-  decltype(&regs.rdi) const slots[6] = {&regs.rdi, &regs.rsi, &regs.rdx, &regs.r10, &regs.r8, &regs.r9};
-  for (size_t i = 0; i < args.size() && i < 6; ++i) *slots[i] = args[i];
+  regs.cs = kCode64;
+  for (size_t i = 0; i < args.size() && i < 6; ++i) set_call_argument(regs, static_cast<int>(i), args[i]);
   regs.rax = number;
   regs.orig_rax = ~uint64_t{0};
   regs.rip = reported - kCallInstructionBytes;
@@ -187,25 +239,31 @@ class Assembler {
 
 }  // namespace
 
-std::vector<std::byte> heal_code(uint64_t code_address, uint64_t slot) {
+namespace {
+
+enum class Width { native, compat, either };
+
+// `at`: the address of what has an offset in SlotHead. Code of 32 bits has half of the registers.
+template <class At>
+std::vector<std::byte> assemble_heal_code(uint64_t code_address, Width width, At at) {
   // Plain moves, not rt_sigreturn: that would turn a restartable sleep into EINTR and reset the alternate stack.
-  const auto reg = [&](size_t offset) { return slot + offset; };
   Assembler a(code_address);
-  a.relative({0x8b, 0x05}, slot + offsetof(SlotHead, mask_is_own));  // mov mask_is_own(%rip), %eax
-  a.bytes({0x85, 0xc0});                                             // test %eax, %eax
-  const size_t mask_is_own = a.jump_ahead(0x75);                     // jne
+  const auto reg = [&](size_t offset) { return at(offsetof(SlotHead, registers) + offset); };
+  a.relative({0x8b, 0x05}, at(offsetof(SlotHead, mask_is_own)));  // mov mask_is_own(%rip), %eax
+  a.bytes({0x85, 0xc0});                                          // test %eax, %eax
+  const size_t mask_is_own = a.jump_ahead(0x75);                  // jne
   // All signals are blocked: the stack pointer may point anywhere. None of the instructions after popf changes flags;
   // syscall saves and restores them.
-  a.relative({0x48, 0x8d, 0x25}, reg(offsetof(Registers, eflags)));        // lea  eflags(%rip), %rsp
-  a.bytes({0x9d});                                                         // popf
-  a.relative({0x48, 0x8b, 0x25}, reg(offsetof(Registers, rsp)));           // mov  rsp(%rip), %rsp
-  a.bytes({0xb8, __NR_rt_sigprocmask, 0, 0, 0});                           // mov  $rt_sigprocmask, %eax
-  a.bytes({0xbf, 2, 0, 0, 0});                                             // mov  $SIG_SETMASK, %edi
-  a.relative({0x48, 0x8d, 0x35}, slot + offsetof(SlotHead, signal_mask));  // lea mask(%rip), %rsi
-  a.bytes({0xba, 0, 0, 0, 0});                                             // mov  $0, %edx
-  a.bytes({0x41, 0xba, 8, 0, 0, 0});                                       // mov  $8, %r10d
-  a.bytes({0x0f, 0x05});                                                   // syscall
-  const size_t mask_is_set = a.jump_ahead(0xeb);                           // jmp
+  a.relative({0x48, 0x8d, 0x25}, reg(offsetof(Registers, eflags)));     // lea  eflags(%rip), %rsp
+  a.bytes({0x9d});                                                      // popf
+  a.relative({0x48, 0x8b, 0x25}, reg(offsetof(Registers, rsp)));        // mov  rsp(%rip), %rsp
+  a.bytes({0xb8, __NR_rt_sigprocmask, 0, 0, 0});                        // mov  $rt_sigprocmask, %eax
+  a.bytes({0xbf, 2, 0, 0, 0});                                          // mov  $SIG_SETMASK, %edi
+  a.relative({0x48, 0x8d, 0x35}, at(offsetof(SlotHead, signal_mask)));  // lea mask(%rip), %rsi
+  a.bytes({0xba, 0, 0, 0, 0});                                          // mov  $0, %edx
+  a.bytes({0x41, 0xba, 8, 0, 0, 0});                                    // mov  $8, %r10d
+  a.bytes({0x0f, 0x05});                                                // syscall
+  const size_t mask_is_set = a.jump_ahead(0xeb);                        // jmp
   a.land(mask_is_own);
   // A signal handler may run at any moment, on the stack of the program: the flags come back without a stack (all that
   // a program computes with, and the direction).
@@ -223,21 +281,48 @@ std::vector<std::byte> heal_code(uint64_t code_address, uint64_t slot) {
   a.land(mask_is_set);
   a.relative({0x48, 0x8b, 0x05}, reg(offsetof(Registers, rax)));
   a.relative({0x48, 0x8b, 0x1d}, reg(offsetof(Registers, rbx)));
-  a.relative({0x48, 0x8b, 0x0d}, reg(offsetof(Registers, rcx)));
   a.relative({0x48, 0x8b, 0x15}, reg(offsetof(Registers, rdx)));
   a.relative({0x48, 0x8b, 0x35}, reg(offsetof(Registers, rsi)));
   a.relative({0x48, 0x8b, 0x3d}, reg(offsetof(Registers, rdi)));
   a.relative({0x48, 0x8b, 0x2d}, reg(offsetof(Registers, rbp)));
-  a.relative({0x4c, 0x8b, 0x05}, reg(offsetof(Registers, r8)));
-  a.relative({0x4c, 0x8b, 0x0d}, reg(offsetof(Registers, r9)));
-  a.relative({0x4c, 0x8b, 0x15}, reg(offsetof(Registers, r10)));
-  a.relative({0x4c, 0x8b, 0x1d}, reg(offsetof(Registers, r11)));
-  a.relative({0x4c, 0x8b, 0x25}, reg(offsetof(Registers, r12)));
-  a.relative({0x4c, 0x8b, 0x2d}, reg(offsetof(Registers, r13)));
-  a.relative({0x4c, 0x8b, 0x35}, reg(offsetof(Registers, r14)));
-  a.relative({0x4c, 0x8b, 0x3d}, reg(offsetof(Registers, r15)));
+  if (width != Width::compat) {
+    a.relative({0x4c, 0x8b, 0x05}, reg(offsetof(Registers, r8)));
+    a.relative({0x4c, 0x8b, 0x0d}, reg(offsetof(Registers, r9)));
+    a.relative({0x4c, 0x8b, 0x15}, reg(offsetof(Registers, r10)));
+    a.relative({0x4c, 0x8b, 0x1d}, reg(offsetof(Registers, r11)));
+    a.relative({0x4c, 0x8b, 0x25}, reg(offsetof(Registers, r12)));
+    a.relative({0x4c, 0x8b, 0x2d}, reg(offsetof(Registers, r13)));
+    a.relative({0x4c, 0x8b, 0x35}, reg(offsetof(Registers, r14)));
+    a.relative({0x4c, 0x8b, 0x3d}, reg(offsetof(Registers, r15)));
+  }
+  const auto load_rcx = [&] { a.relative({0x48, 0x8b, 0x0d}, reg(offsetof(Registers, rcx))); };
+  const auto far_jump = [&] {
+    load_rcx();
+    a.relative({0xff, 0x2d}, at(offsetof(SlotHead, compat_target)));  // ljmp *compat_target(%rip)
+  };
+  // Zeros behind the code count as free bytes, but those of the last displacement are none.
+  constexpr uint8_t kEnd = 0xcc;
+  if (width == Width::compat) {
+    far_jump();
+    a.bytes({kEnd});
+    return a.take();
+  }
+  if (width == Width::either) {
+    a.relative({0x48, 0x8b, 0x0d}, at(offsetof(SlotHead, compat_target)));  // mov compat_target(%rip), %rcx
+    const size_t native = a.jump_ahead(0xe3);                               // jrcxz, which looks at no flags
+    far_jump();
+    a.land(native);
+  }
+  load_rcx();
   a.relative({0xff, 0x25}, reg(offsetof(Registers, rip)));  // jmp  *rip(%rip)
+  a.bytes({kEnd});
   return a.take();
+}
+
+}  // namespace
+
+std::vector<std::byte> heal_code(uint64_t code_address, uint64_t slot) {
+  return assemble_heal_code(code_address, Width::either, [&](size_t offset) { return slot + offset; });
 }
 
 size_t heal_code_size() {
@@ -247,29 +332,65 @@ size_t heal_code_size() {
 
 namespace {
 
-size_t bootstrap_loop_size() {
-  return static_cast<size_t>(stasis_bootstrap_loop_end - stasis_bootstrap_loop);
-}
+// The bootstrap piece has to fit into few bytes: loop, calls, heal code of one width, and of the slot only the words
+// that these use. The last ones stand as in SlotHead: the loop finds them from the address that the slot would have.
+constexpr size_t kTail = offsetof(SlotHead, heal_code), kTailBytes = sizeof(SlotHead) - kTail;
+constexpr size_t kCompatWords[] = {
+    offsetof(Registers, rax), offsetof(Registers, rbx),        offsetof(Registers, rcx), offsetof(Registers, rdx),
+    offsetof(Registers, rsi), offsetof(Registers, rdi),        offsetof(Registers, rbp), offsetof(Registers, eflags),
+    offsetof(Registers, rsp), offsetof(SlotHead, signal_mask),
+};
+constexpr size_t kNativeWords[] = {
+    offsetof(Registers, rax), offsetof(Registers, rbx),        offsetof(Registers, rcx), offsetof(Registers, rdx),
+    offsetof(Registers, rsi), offsetof(Registers, rdi),        offsetof(Registers, rbp), offsetof(Registers, eflags),
+    offsetof(Registers, rsp), offsetof(SlotHead, signal_mask), offsetof(Registers, rip), offsetof(Registers, r8),
+    offsetof(Registers, r9),  offsetof(Registers, r10),        offsetof(Registers, r11), offsetof(Registers, r12),
+    offsetof(Registers, r13), offsetof(Registers, r14),        offsetof(Registers, r15),
+};
 
 constexpr size_t align8(size_t n) {
   return (n + 7) & ~size_t{7};
 }
 
-// Layout of the bootstrap piece: loop, heal code, slot, calls.
-size_t bootstrap_heal_offset() {
-  return align8(bootstrap_loop_size());
-}
-size_t bootstrap_slot_offset() {
-  return align8(bootstrap_heal_offset() + heal_code_size());
+size_t bootstrap_loop_size() {
+  return static_cast<size_t>(stasis_bootstrap_loop_end - stasis_bootstrap_loop);
 }
 size_t bootstrap_calls_offset() {
-  return align8(bootstrap_slot_offset() + sizeof(SlotHead));
+  return align8(bootstrap_loop_size());
 }
+
+struct BootstrapLayout {
+  BootstrapLayout(size_t calls, bool compat)
+      : width(compat ? Width::compat : Width::native),
+        words(compat ? std::span<const size_t>(kCompatWords) : std::span<const size_t>(kNativeWords)),
+        saved(bootstrap_calls_offset() + calls * sizeof(BootstrapCall) + sizeof kEndOfTable),
+        tail(saved + words.size() * 8),
+        heal(tail + kTailBytes),
+        size(heal + heal_size(compat)) {}
+
+  static size_t heal_size(bool compat) {
+    const auto of_width = [](Width width) {
+      return assemble_heal_code(0, width, [](size_t offset) { return offset; }).size();
+    };
+    static const size_t native_size = of_width(Width::native), compat_size = of_width(Width::compat);
+    return compat ? compat_size : native_size;
+  }
+  std::vector<std::byte> heal_at(uint64_t address) const {
+    return assemble_heal_code(address + heal, width, [&](size_t offset) {
+      if (offset >= kTail) return address + tail + (offset - kTail);
+      return address + saved + static_cast<size_t>(std::ranges::find(words, offset) - words.begin()) * 8;
+    });
+  }
+
+  Width width;
+  std::span<const size_t> words;
+  size_t saved, tail, heal, size;
+};
 
 }  // namespace
 
-size_t bootstrap_size(size_t calls) {
-  return bootstrap_calls_offset() + calls * sizeof(BootstrapCall) + 8;
+size_t bootstrap_size(size_t calls, bool compat) {
+  return BootstrapLayout(calls, compat).size;
 }
 
 std::span<const std::byte> bootstrap_loop() {
@@ -277,8 +398,8 @@ std::span<const std::byte> bootstrap_loop() {
 }
 
 std::optional<BootstrapCall> first_bootstrap_call(std::span<const std::byte> text) {
-  if (text.size() < bootstrap_size(1)) return std::nullopt;
   BootstrapCall call;
+  if (text.size() < bootstrap_calls_offset() + sizeof call) return std::nullopt;
   std::memcpy(&call, text.data() + bootstrap_calls_offset(), sizeof call);
   return call;
 }
@@ -288,21 +409,27 @@ size_t bootstrap_reported_offset() {
 }
 
 std::vector<std::byte> bootstrap_code(uint64_t address, const SlotHead& slot, std::span<const BootstrapCall> calls) {
-  std::vector<std::byte> out(bootstrap_size(calls.size()));
-  std::memcpy(out.data(), stasis_bootstrap_loop, bootstrap_loop_size());
-  const uint64_t slot_address = address + bootstrap_slot_offset();
-  const auto heal = heal_code(address + bootstrap_heal_offset(), slot_address);
-  std::memcpy(out.data() + bootstrap_heal_offset(), heal.data(), heal.size());
+  const BootstrapLayout layout(calls.size(), slot.compat_target != 0);
+  std::vector<std::byte> out(layout.size);
+  const auto put = [&](size_t offset, const void* data, size_t bytes) {
+    std::memcpy(out.data() + offset, data, bytes);
+  };
+  put(0, stasis_bootstrap_loop, bootstrap_loop_size());
+  put(bootstrap_calls_offset(), calls.data(), calls.size_bytes());
+  put(bootstrap_calls_offset() + calls.size_bytes(), &kEndOfTable, sizeof kEndOfTable);
   SlotHead head = slot;
-  head.heal_code = address + bootstrap_heal_offset();
-  std::memcpy(out.data() + bootstrap_slot_offset(), &head, sizeof head);
-  std::memcpy(out.data() + bootstrap_calls_offset(), calls.data(), calls.size_bytes());
-  std::memcpy(out.data() + out.size() - 8, &kEndOfTable, 8);
+  head.heal_code = address + layout.heal;
+  const auto* bytes = reinterpret_cast<const std::byte*>(&head);
+  for (size_t i = 0; i < layout.words.size(); ++i) put(layout.saved + i * 8, bytes + layout.words[i], 8);
+  put(layout.tail, bytes + kTail, kTailBytes);
+  const auto heal = layout.heal_at(address);
+  put(layout.heal, heal.data(), heal.size());
   return out;
 }
 
-Registers bootstrap_registers(const Registers& own, uint64_t address) {
-  return batch_registers(own, address, address + bootstrap_calls_offset(), address + bootstrap_slot_offset());
+Registers bootstrap_registers(const Registers& own, uint64_t address, size_t calls) {
+  const BootstrapLayout layout(calls, is_compat(own));
+  return batch_registers(own, address, address + bootstrap_calls_offset(), address + layout.tail - kTail);
 }
 
 int64_t bootstrap_result(const Registers& regs) {
@@ -328,7 +455,8 @@ size_t touched_state_bytes(size_t components) {
   return kAlignment + kLegacyAndHeader + components;
 }
 
-std::span<const std::byte> stub_executable() {
+std::span<const std::byte> stub_executable(bool compat) {
+  if (compat) return {stasis_stub32, stasis_stub32_end};
   return {stasis_stub, stasis_stub_end};
 }
 

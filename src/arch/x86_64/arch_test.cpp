@@ -13,7 +13,6 @@
 #include <optional>
 
 #include "arch/arch.h"
-#include "arch/compat.h"
 
 namespace stasis::arch {
 namespace {
@@ -23,30 +22,12 @@ constexpr int64_t kRestartSys = -512, kRestartNoIntr = -513, kRestartNoHand = -5
 
 Registers stopped_in_call(uint64_t number, int64_t result) {
   Registers r{};
+  r.cs = kCode64;
   r.rip = 0x401000;
   r.orig_rax = number;
   r.rax = static_cast<uint64_t>(result);
   r.rdi = 11;
   return r;
-}
-
-TEST(Widen, TakesTheRegistersOf32BitCode) {
-  uint32_t given[17] = {};
-  given[0] = 0xb0000000;  // bx
-  given[6] = 0xfffffffc;  // ax: -EINTR
-  given[11] = 0xffffffff;
-  given[12] = 0x8049000;
-  given[13] = 0x23;
-  given[15] = 0xffffd000;
-  const auto wide = widen_registers(std::as_bytes(std::span(given)));
-  ASSERT_TRUE(wide);
-  EXPECT_TRUE(is_compat(*wide));
-  EXPECT_EQ(wide->rbx, 0xb0000000u);
-  EXPECT_EQ(static_cast<int64_t>(wide->rax), -EINTR);
-  EXPECT_EQ(static_cast<int64_t>(wide->orig_rax), -1);
-  EXPECT_EQ(wide->rip, 0x8049000u);
-  EXPECT_EQ(wide->rsp, 0xffffd000u);
-  EXPECT_FALSE(widen_registers(std::as_bytes(std::span(given)).first(64)));
 }
 
 TEST(InterruptedCall, IsToldByResultAndCallNumber) {
@@ -155,37 +136,94 @@ TEST(HealCode, ReachesItsSlotRelatively) {
 
 TEST(HealCode, EndsWithAJumpThatTouchesNoRegister) {
   const auto code = heal_code(0x10000, 0x20000);
-  EXPECT_EQ(code[code.size() - 6], std::byte{0xff});
-  EXPECT_EQ(code[code.size() - 5], std::byte{0x25});
+  EXPECT_EQ(code[code.size() - 7], std::byte{0xff});
+  EXPECT_EQ(code[code.size() - 6], std::byte{0x25});
+  EXPECT_NE(code.back(), std::byte{0}) << "a displacement may end with zeros, which are not free";
 }
 
 TEST(Bootstrap, FitsBehindAnyVdsoImage) {
   // The tail that the kernel's own vdso leaves free in its last page is between one and two KiB.
-  EXPECT_LE(bootstrap_size(2), 1024u);
-  EXPECT_EQ(bootstrap_size(3) - bootstrap_size(2), sizeof(BootstrapCall));
+  EXPECT_LE(bootstrap_size(2, false), 768u);
+  EXPECT_EQ(bootstrap_size(3, false) - bootstrap_size(2, false), sizeof(BootstrapCall));
+  // That for 32-bit code leaves 600 bytes.
+  EXPECT_LE(bootstrap_size(2, true), 512u);
 }
 
 TEST(Bootstrap, HoldsItsCallsAndAnEnd) {
   const BootstrapCall calls[] = {{SYS_mmap, {1, 2, 3, 4, 5, 6}}, {SYS_munmap, {7, 8, 0, 0, 0, 0}}};
   const auto code = bootstrap_code(0x10000, SlotHead{}, calls);
-  ASSERT_EQ(code.size(), bootstrap_size(2));
-  EXPECT_EQ(std::memcmp(code.data() + code.size() - 8 - sizeof calls, calls, sizeof calls), 0);
-  uint64_t end;
-  std::memcpy(&end, code.data() + code.size() - 8, 8);
-  EXPECT_EQ(end, kEndOfTable);
-  const Registers r = bootstrap_registers(Registers{}, 0x10000);
+  ASSERT_EQ(code.size(), bootstrap_size(2, false));
+  const auto first = first_bootstrap_call(code);
+  ASSERT_TRUE(first);
+  EXPECT_EQ(std::memcmp(&*first, calls, sizeof *first), 0);
+  const Registers r = bootstrap_registers(Registers{.cs = kCode64}, 0x10000, 2);
   EXPECT_EQ(instruction_pointer(r), 0x10000u);
   EXPECT_LT(bootstrap_reported_offset(), code.size());
+  // Where the loop looks for its first call and, by the address of a slot, for its way home.
+  EXPECT_EQ(std::memcmp(code.data() + (r.rbx - 0x10000), calls, sizeof calls), 0);
+  uint64_t end = 0, heal = 0;
+  std::memcpy(&end, code.data() + (r.rbx - 0x10000) + sizeof calls, 8);
+  EXPECT_EQ(end, kEndOfTable);
+  std::memcpy(&heal, code.data() + (slot_address(r) + offsetof(SlotHead, heal_code) - 0x10000), 8);
+  EXPECT_LT(heal - 0x10000, code.size());
+}
+
+TEST(WayHome, OfCodeOf32BitsIsAFarPointer) {
+  SlotHead head{};
+  Registers own = stopped_in_call(162, kRestartBlock);
+  set_way_home(head, own);
+  EXPECT_EQ(head.compat_target, 0u);
+  own.cs = kCode32;
+  set_way_home(head, own);
+  EXPECT_EQ(head.compat_target, uint64_t{0x401000 - 2} | uint64_t{kCode32} << 32);
+  EXPECT_EQ(head.registers.rax, 0u) << "restart_syscall of 32-bit code";
+}
+
+TEST(CompatCalls, HaveAFormOf64Bits) {
+  const auto sleep = native_form(162, true);
+  ASSERT_TRUE(sleep);
+  EXPECT_EQ(sleep->number, uint64_t{SYS_nanosleep});
+  EXPECT_TRUE(sleep->time32);
+  EXPECT_FALSE(native_form(422, true)->time32) << "futex_time64";
+  EXPECT_FALSE(native_form(20, true)) << "getpid waits for nothing";
+  EXPECT_EQ(native_form(162, false)->number, 162u);
+}
+
+TEST(CompatCalls, HaveArgumentsInOtherRegisters) {
+  Registers r{.rbx = 0xffff'ffff'0000'0001};
+  r.cs = kCode32;
+  EXPECT_EQ(call_argument(r, 0), 1u);
+  set_call_argument(r, 5, 6);
+  EXPECT_EQ(r.rbp, 6u);
+  r.cs = kCode64;
+  set_call_argument(r, 0, 7);
+  EXPECT_EQ(r.rdi, 7u);
+}
+
+TEST(FailedWait, OfCodeOf32BitsIsToldByArgumentsToo) {
+  Registers r = stopped_in_call(117, -EINTR);  // ipc
+  r.cs = kCode32;
+  r.rbx = 1;  // SEMOP
+  EXPECT_TRUE(restart_failed_wait(r));
+  r = stopped_in_call(117, -EINTR);
+  r.cs = kCode32;
+  r.rbx = 11;  // MSGSND
+  EXPECT_FALSE(restart_failed_wait(r));
 }
 
 TEST(Stub, IsAnElfProgramOfLessThanAPage) {
-  const auto stub = stub_executable();
+  const auto stub = stub_executable(false);
   ASSERT_GE(stub.size(), sizeof(Elf64_Ehdr) + sizeof(Elf64_Phdr));
   EXPECT_LT(stub.size(), 4096u);
   Elf64_Ehdr header;
   std::memcpy(&header, stub.data(), sizeof header);
   EXPECT_EQ(std::memcmp(header.e_ident, ELFMAG, SELFMAG), 0);
   EXPECT_EQ(header.e_phnum, 1);
+  const auto narrow = stub_executable(true);
+  Elf32_Ehdr header32;
+  std::memcpy(&header32, narrow.data(), sizeof header32);
+  EXPECT_EQ(header32.e_ident[EI_CLASS], ELFCLASS32);
+  EXPECT_EQ(header32.e_phoff + header32.e_phnum * sizeof(Elf32_Phdr), header32.e_entry - 0x10000);
 }
 
 // ---- extended state --------------------------------------------------------------------------------------

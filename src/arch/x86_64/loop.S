@@ -3,7 +3,7 @@
 //
 // struct BatchEntry: number 0, args 8..48, result 56, result_to 64, flags 72, size 80.
 // struct SlotHead: registers 0 (user_regs_struct, 216 bytes), signal_mask 216, undo_table 224, heal_code 232,
-//                  report_call 240, 248, 256, mask_is_own 264.
+//                  report_call 240, 248, 256, mask_is_own 264, compat_target 272.
 #include <asm/unistd.h>
 
 #define ENTRY_RESULT 56
@@ -42,6 +42,8 @@ stasis_batch_loop:
 	je 3f
 	cmp $-2, %rax
 	je 8f
+	bt $32, %rax                // kCompatCall
+	jc 10f
 	load_call
 9:	mov %rax, ENTRY_RESULT(%rbx)
 	mov ENTRY_RESULT_TO(%rbx), %rdx
@@ -82,6 +84,17 @@ stasis_batch_reported:
 	xor %edx, %edx
 	xrstor64 (%rdi)
 	xor %eax, %eax
+	jmp 9b
+10:	// The kernel takes the lower half of the number. Only r12 to r15 survive on all kernels.
+	mov %rbx, %r13
+	mov 16(%r13), %rcx
+	mov 24(%r13), %rdx
+	mov 32(%r13), %rsi
+	mov 40(%r13), %rdi
+	mov 48(%r13), %rbp
+	mov 8(%r13), %rbx
+	int $0x80
+	mov %r13, %rbx
 	jmp 9b
 stasis_batch_loop_end:
 
@@ -128,6 +141,31 @@ stub_entry:
 	pause
 	jmp stub_entry
 stasis_stub_end:
+
+// The same for 32-bit code (the two instructions are). An executable that does not say that its stack is for data makes
+// the kernel map everything executable.
+	.balign 64
+	.globl stasis_stub32, stasis_stub32_end
+stasis_stub32:
+	.byte 0x7f, 'E', 'L', 'F', 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0
+	.short 2, 3                 // ET_EXEC, EM_386
+	.long 1
+	.long 0x10000 + stub32_entry-stasis_stub32
+	.long 52                    // the program headers follow
+	.long 0
+	.long 0
+	.short 52, 32, 2, 40, 0, 0
+	.long 1                     // PT_LOAD, read and execute
+	.long 0, 0x10000, 0x10000
+	.long stasis_stub32_end-stasis_stub32, stasis_stub32_end-stasis_stub32
+	.long 5, 0x1000
+	.long 0x6474e551            // PT_GNU_STACK, read and write
+	.long 0, 0, 0, 0, 0
+	.long 6, 16
+stub32_entry:
+	pause
+	jmp stub32_entry
+stasis_stub32_end:
 
 // Likewise one that collects its children until there are none: the first process of a pid namespace.
 	.balign 64

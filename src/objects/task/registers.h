@@ -49,6 +49,7 @@ void save_registers(const arch::Registers& own, pid_t memory_of, std::optional<u
 // if the call is not known, the call returns EINTR.
 struct SleepRestart {
   uint64_t number = 0;
+  bool compat = false;
   uint64_t args[6] = {};
   bool known = false;  // false: `number` says only that a restart was interrupted again
   std::optional<uint64_t> left_ns;
@@ -62,6 +63,9 @@ void interrupt_by_handler(CpuRegisters::State& state, bool handler_restarts);
 
 // Makes them the ones that the stopped thread is released with.
 void load_registers(const CpuRegisters::State& state, Tracee& thread);
+
+// The thread of a core image runs code of the narrower width.
+bool runs_compat_code(const pb::core_entry& core);
 
 // The clear-on-exit address stands among the registers of a core entry.
 void encode_clear_tid_address(uint64_t address, pb::core_entry& core);

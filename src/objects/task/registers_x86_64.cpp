@@ -22,44 +22,68 @@ using arch::Registers;
 // kernel/time/hrtimer.c, kernel/time/posix-timers.c, fs/select.c).
 constexpr uint64_t kFutexWait = 455;  // futex_wait(2), Linux 6.7
 
-bool can_have_restart_block(uint64_t number) {
+bool can_have_restart_block(uint64_t number_of_thread, bool compat) {
+  const auto form = arch::native_form(number_of_thread, compat);
+  const uint64_t number = form ? form->number : uint64_t{__NR_restart_syscall};
   return number == kFutexWait || number == __NR_nanosleep || number == __NR_clock_nanosleep || number == __NR_poll ||
          number == __NR_futex;
 }
 
 // With an absolute timeout the call itself can be made again.
-bool timeout_is_absolute(const Registers& regs, uint64_t number) {
-  if (number == __NR_clock_nanosleep) return (regs.rsi & 1) != 0;  // TIMER_ABSTIME
+bool timeout_is_absolute(const Registers& regs, uint64_t number_of_thread) {
+  const auto form = arch::native_form(number_of_thread, arch::is_compat(regs));
+  const uint64_t number = form ? form->number : uint64_t{__NR_restart_syscall};
+  const uint64_t second = arch::call_argument(regs, 1);
+  if (number == __NR_clock_nanosleep) return (second & 1) != 0;  // TIMER_ABSTIME
   if (number == kFutexWait) return true;
   if (number != __NR_futex) return false;
-  const uint64_t operation = regs.rsi & ~uint64_t{FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME};
+  const uint64_t operation = second & ~uint64_t{FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME};
   return operation != FUTEX_WAIT;
 }
 
 // A sleep that was stopped and let go before is now inside restart_syscall, and the number of the original call is gone
 // from the registers. Nearly all code loads it right before the call: mov $number, %eax; syscall.
-uint64_t number_loaded_before(uint64_t behind_call, pid_t memory_of) {
-  unsigned char code[7];
-  if (process_vm_read_all(memory_of, behind_call - sizeof code, code, sizeof code) != 0) return __NR_restart_syscall;
-  uint32_t number = 0;
-  std::memcpy(&number, code + 1, sizeof number);
-  const bool as_expected = code[0] == 0xb8 && code[5] == 0x0f && code[6] == 0x05;
-  return as_expected && can_have_restart_block(number) ? number : uint64_t{__NR_restart_syscall};
+uint64_t number_loaded_before(const Registers& regs, pid_t memory_of) {
+  const bool compat = arch::is_compat(regs);
+  const uint64_t unknown = arch::restart_call_number(regs);
+  constexpr size_t kLoad = 5;  // bytes of mov $number, %eax
+  unsigned char code[kLoad + 7] = {};
+  const auto number_in = [&](size_t call_bytes) -> uint64_t {
+    const unsigned char* load = code + sizeof code - call_bytes - kLoad;
+    uint32_t number = 0;
+    std::memcpy(&number, load + 1, sizeof number);
+    return load[0] == 0xb8 && can_have_restart_block(number, compat) ? number : unknown;
+  };
+  const auto code_ends_with = [&](std::initializer_list<unsigned char> bytes) {
+    return std::equal(bytes.begin(), bytes.end(), code + sizeof code - bytes.size());
+  };
+  if (process_vm_read_all(memory_of, regs.rip - sizeof code, code, sizeof code) != 0) return unknown;
+  if (!compat) return code_ends_with({0x0f, 0x05}) ? number_in(2) : unknown;
+  if (!code_ends_with({0xcd, 0x80})) return unknown;
+  if (const uint64_t number = number_in(2); number != unknown) return number;
+  // The int $0x80 of the vdso, whose caller is above three saved registers: call *%gs:0x10.
+  uint32_t caller = 0;
+  if (process_vm_read_all(memory_of, regs.rsp + 3 * sizeof caller, &caller, sizeof caller) != 0 ||
+      process_vm_read_all(memory_of, caller - sizeof code, code, sizeof code) != 0)
+    return unknown;
+  return code_ends_with({0x65, 0xff, 0x15, 0x10, 0, 0, 0}) ? number_in(7) : unknown;
 }
 
 std::optional<uint64_t> time_left(const Registers& own, uint64_t number, pid_t memory_of,
                                   std::optional<uint64_t> waited_ns) {
   uint64_t args[6];
   for (int i = 0; i < 6; ++i) args[i] = arch::call_argument(own, i);
-  const auto call = waited_ns && number != __NR_restart_syscall ? relative_timed_call(number, args) : std::nullopt;
+  const auto form = arch::native_form(number, arch::is_compat(own));
+  const auto call =
+      waited_ns && form && form->number != __NR_restart_syscall ? relative_timed_call(*form, args) : std::nullopt;
   const auto limit = call ? limit_ns(*call, args, memory_of) : std::nullopt;
   if (!limit) return std::nullopt;
   return *limit - std::min(*limit, *waited_ns);
 }
 
 // Segment registers that need a descriptor of the thread's own (LDT, or one of its three slots in the GDT).
-bool own_descriptor(uint64_t selector) {
-  return (selector & 4) != 0 || (selector >= 0x63 && selector <= 0x73);
+bool own_descriptor(uint64_t selector, bool compat) {
+  return (selector & 4) != 0 || (!compat && selector >= 0x63 && selector <= 0x73);
 }
 
 // A wait that begins again as a whole, in this task as in a restored one.
@@ -88,7 +112,7 @@ void save_registers(const Registers& own, pid_t memory_of, std::optional<uint64_
       break;
     case arch::Interrupted::restart_block: {
       uint64_t number = arch::interrupted_call_number(own);
-      if (number == __NR_restart_syscall) number = number_loaded_before(own.rip, memory_of);
+      if (number == arch::restart_call_number(own)) number = number_loaded_before(own, memory_of);
       if (timeout_is_absolute(own, number)) {
         arch::rewind_to_call(regs, number);
       } else {
@@ -112,15 +136,18 @@ void CpuRegisters::prepare(const ProcStatus&) {
 void CpuRegisters::look(const LookView& view, State& state) {
   shorten_wait_of(view);
   const Registers& own = view.thread.own_registers();
-  if (arch::is_compat(own))
-    throw Error(Reason::UNSUPPORTED_STATE, "it runs 32-bit code")
+  if (arch::is_compat(own) != view.compat)
+    throw Error(Reason::UNSUPPORTED_STATE, view.compat
+                                               ? "its thread is in 64-bit code, and its program is a 32-bit one"
+                                               : "its thread is in 32-bit code, and its program is a 64-bit one")
         .object(view.who)
-        .remedy("only 64-bit tasks can be saved");
-  for (uint64_t selector : {own.ds, own.es, own.fs, own.gs})
-    if (own_descriptor(selector))
+        .remedy("try again: a program that changes to and fro can be saved while it runs the code of its kind");
+  for (uint64_t selector : {own.cs, own.ss, own.ds, own.es, own.fs, own.gs})
+    if (own_descriptor(selector, view.compat))
       throw Error(Reason::UNSUPPORTED_STATE, fmt::format("it uses the segment descriptor {:#x} of its own", selector))
           .object(view.who)
-          .remedy("tasks with set_thread_area or modify_ldt descriptors cannot be saved");
+          .remedy(
+              "tasks that use such descriptors of modify_ldt, or of set_thread_area in 64-bit code, cannot be saved");
   save_registers(own, view.tid, view.waited_ns, state);
   state.extended = view.thread.extended_state();
   extra_components(state.extended, XsaveLayout::of_this_cpu());
@@ -157,7 +184,7 @@ void CpuRegisters::encode(const State& state, pb::core_entry& core) {
   out.set_es(r.es);
   out.set_fs(r.fs);
   out.set_gs(r.gs);
-  out.set_mode(pb::NATIVE);
+  out.set_mode(arch::is_compat(r) ? pb::COMPAT : pb::NATIVE);
   encode_xsave(state.extended, XsaveLayout::of_this_cpu(), *core.mutable_thread_info()->mutable_fpregs());
 }
 
@@ -167,7 +194,6 @@ void CpuRegisters::decode(const pb::core_entry& core, State& state) {
         .remedy("restore on a machine of the same architecture");
   if (!core.has_thread_info()) throw Error(Reason::IMAGE_CORRUPT, "the core image holds no registers");
   const pb::user_x86_regs_entry& in = core.thread_info().gpregs();
-  if (in.mode() != pb::NATIVE) throw Error(Reason::IMAGE_UNSUPPORTED, "the saved thread runs 32-bit code");
   // The kernel refuses bases outside of the user's half (arch/x86/kernel/ptrace.c).
   constexpr uint64_t kKernelHalf = uint64_t{1} << 63;
   if (((in.fs_base() | in.gs_base() | in.ip()) & kKernelHalf) != 0)
@@ -200,7 +226,8 @@ void CpuRegisters::decode(const pb::core_entry& core, State& state) {
   r.es = in.es();
   r.fs = in.fs();
   r.gs = in.gs();
-  if (arch::is_compat(r)) throw Error(Reason::IMAGE_UNSUPPORTED, "the saved thread runs 32-bit code");
+  if (r.cs != (in.mode() == pb::COMPAT ? arch::kCode32 : arch::kCode64))
+    throw Error(Reason::IMAGE_CORRUPT, "the code segment is not that of the thread's mode");
   state.extended = decode_xsave(core.thread_info().fpregs(), XsaveLayout::of_this_cpu());
 }
 
@@ -238,10 +265,12 @@ void CpuRegisters::settle(const State& state, const SettleView&, SyscallBatch& b
 
 std::optional<SleepRestart> pending_sleep(const CpuRegisters::State& state) {
   const Registers& r = state.general;
-  if (r.rax != __NR_restart_syscall) return std::nullopt;
-  const bool known = can_have_restart_block(r.orig_rax);
-  if (!known && r.orig_rax != __NR_restart_syscall) return std::nullopt;
-  SleepRestart sleep{.number = r.orig_rax, .known = known, .left_ns = state.wait_left_ns};
+  const uint64_t restart = arch::restart_call_number(r);
+  if (r.rax != restart) return std::nullopt;
+  const bool compat = arch::is_compat(r);
+  const bool known = can_have_restart_block(r.orig_rax, compat);
+  if (!known && r.orig_rax != restart) return std::nullopt;
+  SleepRestart sleep{.number = r.orig_rax, .compat = compat, .known = known, .left_ns = state.wait_left_ns};
   for (int i = 0; i < 6; ++i) sleep.args[i] = arch::call_argument(r, i);
   return sleep;
 }
@@ -259,6 +288,10 @@ void load_registers(const CpuRegisters::State& state, Tracee& thread) {
   regs.orig_rax = ~uint64_t{0};
   thread.set_own_registers(regs);
   thread.set_extended_state(state.extended);
+}
+
+bool runs_compat_code(const pb::core_entry& core) {
+  return core.thread_info().gpregs().mode() == pb::COMPAT;
 }
 
 void encode_clear_tid_address(uint64_t address, pb::core_entry& core) {

@@ -62,13 +62,32 @@ TEST(Registers, RefuseForeignImages) {
   EXPECT_REASON(Reason::IMAGE_ARCH, decoded<CpuRegisters>(bad));
   bad = good;
   bad.mutable_thread_info()->mutable_gpregs()->set_mode(pb::COMPAT);
-  EXPECT_REASON(Reason::IMAGE_UNSUPPORTED, decoded<CpuRegisters>(bad));
+  EXPECT_REASON(Reason::IMAGE_CORRUPT, decoded<CpuRegisters>(bad));  // with the code segment of 64-bit code
   bad = good;
   bad.mutable_thread_info()->mutable_gpregs()->set_fs_base(~uint64_t{0});
   EXPECT_REASON(Reason::IMAGE_CORRUPT, decoded<CpuRegisters>(bad));
   bad = good;
   bad.clear_thread_info();
   EXPECT_REASON(Reason::IMAGE_CORRUPT, decoded<CpuRegisters>(bad));
+}
+
+TEST(Registers, Of32BitCodeSayWhichCallWasInterrupted) {
+  arch::Registers own = stopped_in(168, -516);  // poll
+  own.cs = 0x23;
+  own.rdx = 5000;
+  const CpuRegisters::State state = saved_state(own);
+  EXPECT_EQ(state.general.rax, 0u) << "restart_syscall of 32-bit code";
+  const auto back = round_trip<CpuRegisters>(state);
+  EXPECT_EQ(back.general.cs, 0x23u);
+  EXPECT_TRUE(runs_compat_code(encoded<CpuRegisters>(state)));
+  const auto sleep = pending_sleep(back);
+  ASSERT_TRUE(sleep);
+  EXPECT_TRUE(sleep->compat && sleep->known);
+  EXPECT_EQ(sleep->number, 168u);
+  EXPECT_EQ(sleep->args[2], 5000u);
+  own.rax = 0;
+  own.orig_rax = ~uint64_t{0};
+  EXPECT_FALSE(pending_sleep(saved_state(own))) << "a result of 0 is no call that begins again";
 }
 
 TEST(Registers, RewindAnInterruptedCall) {

@@ -12,6 +12,16 @@ namespace {
 
 constexpr size_t kMaskBytes = 8;
 
+// As 32-bit code gives it (include/linux/compat.h).
+struct CompatSigaction {
+  explicit CompatSigaction(const KernelSigaction& a)
+      : handler(static_cast<uint32_t>(a.handler)),
+        flags(static_cast<uint32_t>(a.flags)),
+        restorer(static_cast<uint32_t>(a.restorer)),
+        mask{static_cast<uint32_t>(a.mask), static_cast<uint32_t>(a.mask >> 32)} {}
+  uint32_t handler, flags, restorer, mask[2];
+};
+
 // Calls visit(signal, index in State) for the signals that can have a handler.
 template <class Visit>
 void for_each_signal(Visit visit) {
@@ -21,7 +31,8 @@ void for_each_signal(Visit visit) {
 
 }  // namespace
 
-void SignalActions::ask(const LookView&, SyscallBatch& batch, Ask& ask, State& state) {
+void SignalActions::ask(const LookView& view, SyscallBatch& batch, Ask& ask, State& state) {
+  state.compat = view.compat;
   // All of them: flags and mask of a signal without a handler count as well (SA_NOCLDWAIT).
   ask.actions = batch.space(sizeof state.actions);
   for_each_signal([&](int signal, size_t i) {
@@ -42,7 +53,7 @@ void SignalActions::encode(const State& state, pb::core_entry& core) {
     out.set_flags(action.flags);
     out.set_restorer(action.restorer);
     out.set_mask(action.mask);
-    out.set_compat_sigaction(false);
+    out.set_compat_sigaction(state.compat);
   });
 }
 
@@ -50,11 +61,12 @@ void SignalActions::decode(const pb::core_entry& core, State& state) {
   const auto& in = core.tc().sigactions();
   if (in.size() != kSignals - 2)
     throw Error(Reason::IMAGE_CORRUPT, "the core image does not hold one handler for each signal");
+  state.compat = in[0].compat_sigaction();
   int next = 0;
   for_each_signal([&](int, size_t i) {
     const pb::sa_entry& entry = in[next++];
-    if (entry.compat_sigaction())
-      throw Error(Reason::IMAGE_UNSUPPORTED, "the saved task has signal handlers of 32-bit code");
+    if (entry.compat_sigaction() != in[0].compat_sigaction())
+      throw Error(Reason::IMAGE_CORRUPT, "its signal handlers are of two widths");
     state.actions[i] = {
         .handler = entry.sigaction(), .flags = entry.flags(), .restorer = entry.restorer(), .mask = entry.mask()};
   });
@@ -65,7 +77,12 @@ void SignalActions::settle(const State& state, const SettleView&, SyscallBatch& 
   const uint64_t inherited = own_status().sig_ignored;
   for_each_signal([&](int signal, size_t i) {
     if (state.actions[i] == KernelSigaction{} && (inherited & (uint64_t{1} << i)) == 0) return;
-    batch.must(SYS_rt_sigaction, {signal, batch.object(state.actions[i]), nullptr, kMaskBytes});
+    // The kernel notes by which kind of call a handler was set: it decides the frame on the handler's stack.
+    if (state.compat)
+      batch.must(arch::kCompatRtSigaction,
+                 {signal, batch.object(CompatSigaction(state.actions[i])), nullptr, kMaskBytes});
+    else
+      batch.must(SYS_rt_sigaction, {signal, batch.object(state.actions[i]), nullptr, kMaskBytes});
   });
 }
 

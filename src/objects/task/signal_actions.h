@@ -21,6 +21,7 @@ struct SignalActions {
   static constexpr int kSignals = 64;
   struct State {
     std::array<KernelSigaction, kSignals> actions{};  // of signal n at n-1; SIGKILL and SIGSTOP stay empty
+    bool compat = false;                              // set by calls of the narrower width
   };
   struct Ask {
     BatchData actions;

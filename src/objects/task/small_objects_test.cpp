@@ -204,5 +204,15 @@ TEST(TaskState, RemembersTheExitSignal) {
   EXPECT_REASON(Reason::IMAGE_CORRUPT, decoded_extension<TaskState>(task));
 }
 
+TEST(SignalActions, RememberTheWidthOfTheCode) {
+  SignalActions::State state;
+  EXPECT_FALSE(round_trip<SignalActions>(state).compat);
+  state.compat = true;
+  EXPECT_TRUE(round_trip<SignalActions>(state).compat);
+  pb::core_entry core = encoded<SignalActions>(state);
+  core.mutable_tc()->mutable_sigactions(3)->set_compat_sigaction(false);
+  EXPECT_REASON(Reason::IMAGE_CORRUPT, decoded<SignalActions>(core));
+}
+
 }  // namespace
 }  // namespace stasis

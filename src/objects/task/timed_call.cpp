@@ -48,7 +48,9 @@ uint64_t room_for_timespec(uint64_t number, const arch::Registers& regs) {
 
 }  // namespace
 
-std::optional<TimedCall> relative_timed_call(uint64_t number, std::span<const uint64_t, 6> args) {
+namespace {
+
+std::optional<TimedCall> relative_native_call(uint64_t number, std::span<const uint64_t, 6> args) {
   switch (number) {
     case SYS_restart_syscall:
       return TimedCall();
@@ -82,34 +84,61 @@ std::optional<TimedCall> relative_timed_call(uint64_t number, std::span<const ui
   }
 }
 
+}  // namespace
+
+std::optional<TimedCall> relative_timed_call(arch::CallForm form, std::span<const uint64_t, 6> args) {
+  auto call = relative_native_call(form.number, args);
+  if (call) call->time32 = form.time32;
+  return call;
+}
+
+std::optional<uint64_t> read_time_ns(pid_t memory_of, uint64_t address, bool time32) {
+  int64_t seconds = 0, nanoseconds = 0;
+  if (time32) {
+    int32_t time[2];
+    if (process_vm_read_all(memory_of, address, time, sizeof time) != 0) return std::nullopt;
+    seconds = time[0];
+    nanoseconds = time[1];
+  } else {
+    timespec time{};
+    if (process_vm_read_all(memory_of, address, &time, sizeof time) != 0) return std::nullopt;
+    seconds = time.tv_sec;
+    nanoseconds = time.tv_nsec;
+  }
+  // More than the kernel counts: for ever.
+  if (seconds < 0 || nanoseconds < 0 ||
+      static_cast<uint64_t>(seconds) >= static_cast<uint64_t>(INT64_MAX) / kSecond_ns ||
+      static_cast<uint64_t>(nanoseconds) >= kSecond_ns)
+    return std::nullopt;
+  return static_cast<uint64_t>(seconds) * kSecond_ns + static_cast<uint64_t>(nanoseconds);
+}
+
 std::optional<uint64_t> limit_ns(const TimedCall& call, std::span<const uint64_t, 6> args, pid_t memory_of) {
   const uint64_t value = args[static_cast<size_t>(call.limit_argument)];
   if (call.milliseconds) return static_cast<uint32_t>(value) * kMillisecond_ns;
-  timespec limit{};
-  if (process_vm_read_all(memory_of, value, &limit, sizeof limit) != 0) return std::nullopt;
-  const auto seconds = static_cast<uint64_t>(limit.tv_sec), nanoseconds = static_cast<uint64_t>(limit.tv_nsec);
-  // More than the kernel counts: for ever.
-  if (seconds >= static_cast<uint64_t>(INT64_MAX) / kSecond_ns || nanoseconds >= kSecond_ns) return std::nullopt;
-  return seconds * kSecond_ns + nanoseconds;
+  return read_time_ns(memory_of, value, call.time32);
 }
 
 void shorten_wait(arch::Registers& regs, uint64_t left_ns, pid_t memory_of) {
   const uint64_t number = arch::interrupted_call_number(regs);
   uint64_t args[6];
   for (int i = 0; i < 6; ++i) args[i] = arch::call_argument(regs, i);
-  const auto call = relative_timed_call(number, args);
+  const auto form = arch::native_form(number, arch::is_compat(regs));
+  const auto call = form ? relative_timed_call(*form, args) : std::nullopt;
   if (!call) return;
   if (call->milliseconds) {
     const uint64_t left_ms = (left_ns + kMillisecond_ns - 1) / kMillisecond_ns;
     arch::set_call_argument(regs, call->limit_argument, left_ms);
     return;
   }
-  const uint64_t room = room_for_timespec(number, regs);
+  const uint64_t room = room_for_timespec(form->number, regs);
   if (room == 0) return;
   const timespec left{.tv_sec = static_cast<time_t>(left_ns / kSecond_ns),
                       .tv_nsec = static_cast<long>(left_ns % kSecond_ns)};
-  if (process_vm_write_all(memory_of, room, &left, sizeof left) == 0)
-    arch::set_call_argument(regs, call->limit_argument, room);
+  const int32_t left32[2] = {static_cast<int32_t>(left.tv_sec), static_cast<int32_t>(left.tv_nsec)};
+  const int error = call->time32 ? process_vm_write_all(memory_of, room, left32, sizeof left32)
+                                 : process_vm_write_all(memory_of, room, &left, sizeof left);
+  if (error == 0) arch::set_call_argument(regs, call->limit_argument, room);
 }
 
 }  // namespace stasis

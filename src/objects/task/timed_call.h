@@ -15,11 +15,15 @@ namespace stasis {
 struct TimedCall {
   int limit_argument = 0;
   bool milliseconds = false;  // an int; otherwise the address of a timespec
+  bool time32 = false;        // whose fields have 32 bits
 };
 // Nothing for calls without a limit, with an absolute one, or for which the kernel itself tells the program what is
-// left (select, ppoll, a sleep with a place for it). `number` may be that of restart_syscall: its limit is known only
-// from the code before it.
-std::optional<TimedCall> relative_timed_call(uint64_t number, std::span<const uint64_t, 6> args);
+// left (select, ppoll, a sleep with a place for it). It may be restart_syscall, whose limit is known only from the code
+// before it.
+std::optional<TimedCall> relative_timed_call(arch::CallForm form, std::span<const uint64_t, 6> args);
+
+// A struct timespec of a task; nothing if it cannot be read, or makes no sense.
+std::optional<uint64_t> read_time_ns(pid_t memory_of, uint64_t address, bool time32);
 
 // The limit in nanoseconds. Nothing if it cannot be read.
 std::optional<uint64_t> limit_ns(const TimedCall& call, std::span<const uint64_t, 6> args, pid_t memory_of);

@@ -20,8 +20,9 @@ static void compare(const struct rlimit* before) {
   read_all(now);
   for (int i = 0; i < RLIM_NLIMITS; i++)
     CHECK(now[i].rlim_cur == before[i].rlim_cur && now[i].rlim_max == before[i].rlim_max,
-          "limit %d is %lu/%lu, was %lu/%lu", i, now[i].rlim_cur, now[i].rlim_max, before[i].rlim_cur,
-          before[i].rlim_max);
+          "limit %d is %llu/%llu, was %llu/%llu", i, (unsigned long long)now[i].rlim_cur,
+          (unsigned long long)now[i].rlim_max, (unsigned long long)before[i].rlim_cur,
+          (unsigned long long)before[i].rlim_max);
 }
 
 int main(int argc, char** argv) {

@@ -7,7 +7,7 @@
 static int open_object(char* start, size_t bytes, int flags) {
   char path[96];
   uintptr_t first = (uintptr_t)start, end = first + (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
-  snprintf(path, sizeof path, "/proc/self/map_files/%lx-%lx", first, end);
+  snprintf(path, sizeof path, "/proc/self/map_files/%lx-%lx", (unsigned long)first, (unsigned long)end);
   return open(path, flags | O_CLOEXEC);
 }
 static char* map_shared(size_t bytes) {
