@@ -3,7 +3,7 @@
 // Filters are kernel objects in chains: a new one points to those that its thread had before, and clones share the
 // chain. A later SECCOMP_FILTER_FLAG_TSYNC succeeds only among threads whose chains begin with the same objects. No
 // call tells whether two filters are one object, so filters that are equal, behind equal ones, are taken for one
-// (docs/decisions/0011).
+// (docs/decisions/0014).
 #pragma once
 
 #include <cstdint>
