@@ -57,8 +57,6 @@ std::optional<CallForm> native_form(uint64_t number, bool compat);
 void rewind_interrupted_call(Registers& regs);
 // The same for a thread whose restart block does not exist any more, or that should start the original call anew.
 void rewind_to_call(Registers& regs, uint64_t number);
-// Lets an interrupted call report EINTR.
-void fail_interrupted_call(Registers& regs);
 // For registers that stand at the instruction of an interrupted call: behind it, with a result.
 void finish_rewound_call(Registers& regs, int64_t result);
 // Some calls report EINTR after any stop, although no handler has run (signal(7), the end of "Interruption of system

@@ -137,8 +137,4 @@ std::optional<int> parse_autogroup_nice(std::string_view text) {
   return c.number<int>();
 }
 
-uint64_t parse_timerslack(std::string_view text) {
-  return single_number<uint64_t>(text, "timerslack_ns");
-}
-
 }  // namespace stasis

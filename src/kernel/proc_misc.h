@@ -62,6 +62,5 @@ int parse_oom_score_adj(std::string_view text);         // -1000 .. 1000
 uint32_t parse_coredump_filter(std::string_view text);  // hexadecimal
 // The nice value of /proc/PID/autogroup; nothing when the task is in none.
 std::optional<int> parse_autogroup_nice(std::string_view text);
-uint64_t parse_timerslack(std::string_view text);  // nanoseconds
 
 }  // namespace stasis

@@ -20,7 +20,7 @@ struct ProcStat {
   pid_t ppid = 0;
   pid_t pgid = 0;
   pid_t sid = 0;
-  uint32_t tty_nr = 0;  // see tty_major(), tty_minor()
+  uint32_t tty_nr = 0;  // as encoded by the kernel; 0: no terminal
   pid_t tty_pgrp = -1;
   uint32_t flags = 0;  // PF_*
   uint64_t min_flt = 0, cmin_flt = 0, maj_flt = 0, cmaj_flt = 0;
@@ -44,8 +44,6 @@ struct ProcStat {
   uint64_t arg_start = 0, arg_end = 0, env_start = 0, env_end = 0;
   int exit_code = 0;  // as from waitpid
 
-  uint32_t tty_major() const noexcept { return (tty_nr >> 8) & 0xfff; }
-  uint32_t tty_minor() const noexcept { return (tty_nr & 0xff) | ((tty_nr >> 12) & 0xfff00); }
   bool kernel_thread() const noexcept { return (flags & 0x00200000) != 0; }  // PF_KTHREAD
   // io_uring and vhost workers are listed as threads but run no user code: never inject into them.
   bool io_worker() const noexcept { return (flags & 0x00000010) != 0; }    // PF_IO_WORKER

@@ -22,8 +22,7 @@ TEST(ParseStat, EveryFieldLandsInItsPlace) {
   EXPECT_EQ(s.ppid, 4242);
   EXPECT_EQ(s.pgid, 4711);
   EXPECT_EQ(s.sid, 4242);
-  EXPECT_EQ(s.tty_major(), 136u);
-  EXPECT_EQ(s.tty_minor(), 1u);
+  EXPECT_EQ(s.tty_nr, 34817u);
   EXPECT_EQ(s.tty_pgrp, 4711);
   EXPECT_EQ(s.flags, 4194560u);
   EXPECT_EQ(s.min_flt, 152u);

@@ -186,7 +186,6 @@ TEST(SmallFiles, Values) {
   EXPECT_EQ(parse_autogroup_nice("/autogroup-42 nice -5\n"), -5);
   EXPECT_FALSE(parse_autogroup_nice("").has_value());
   EXPECT_THROW(parse_autogroup_nice("/autogroup-42 5\n"), Error);
-  EXPECT_EQ(parse_timerslack("50000\n"), 50000u);
   EXPECT_THROW(parse_oom_score_adj("\n"), Error);
   EXPECT_THROW(parse_oom_score_adj("12 13\n"), Error);
 }

@@ -72,21 +72,11 @@ ssize_t process_vm_writev(pid_t pid, std::span<const iovec> local, std::span<con
   return raw(SYS_process_vm_writev, pid, local.data(), local.size(), remote.data(), remote.size(), 0ul);
 }
 
-ssize_t process_vm_read(pid_t pid, uint64_t remote, void* local, size_t bytes) noexcept {
-  const iovec here{local, bytes};
-  const iovec there{reinterpret_cast<void*>(remote), bytes};
-  return process_vm_readv(pid, std::span(&here, 1), std::span(&there, 1));
-}
-
-ssize_t process_vm_write(pid_t pid, uint64_t remote, const void* local, size_t bytes) noexcept {
-  const iovec here{const_cast<void*>(local), bytes};
-  const iovec there{reinterpret_cast<void*>(remote), bytes};
-  return process_vm_writev(pid, std::span(&here, 1), std::span(&there, 1));
-}
-
 int process_vm_read_all(pid_t pid, uint64_t remote, void* local, size_t bytes) noexcept {
   for (size_t done = 0; done < bytes;) {
-    const ssize_t got = process_vm_read(pid, remote + done, static_cast<char*>(local) + done, bytes - done);
+    const iovec here{static_cast<char*>(local) + done, bytes - done};
+    const iovec there{reinterpret_cast<void*>(remote + done), bytes - done};
+    const ssize_t got = process_vm_readv(pid, std::span(&here, 1), std::span(&there, 1));
     if (got < 0) return static_cast<int>(got);
     if (got == 0) return -EFAULT;
     done += static_cast<size_t>(got);
@@ -96,7 +86,9 @@ int process_vm_read_all(pid_t pid, uint64_t remote, void* local, size_t bytes) n
 
 int process_vm_write_all(pid_t pid, uint64_t remote, const void* local, size_t bytes) noexcept {
   for (size_t done = 0; done < bytes;) {
-    const ssize_t put = process_vm_write(pid, remote + done, static_cast<const char*>(local) + done, bytes - done);
+    const iovec here{const_cast<char*>(static_cast<const char*>(local)) + done, bytes - done};
+    const iovec there{reinterpret_cast<void*>(remote + done), bytes - done};
+    const ssize_t put = process_vm_writev(pid, std::span(&here, 1), std::span(&there, 1));
     if (put < 0) return static_cast<int>(put);
     if (put == 0) return -EFAULT;
     done += static_cast<size_t>(put);

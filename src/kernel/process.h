@@ -42,14 +42,13 @@ long tgkill(pid_t tgid, pid_t tid, int signal) noexcept;
 // The child continues on the parent's stack copy (no CLONE_VM with a null stack): 0 in the child.
 long clone3(uapi::clone_args& args, size_t size = sizeof(uapi::clone_args)) noexcept;
 
-// One transfer; may be short. Addresses of the other task are plain integers here.
-ssize_t process_vm_read(pid_t pid, uint64_t remote, void* local, size_t bytes) noexcept;
-ssize_t process_vm_write(pid_t pid, uint64_t remote, const void* local, size_t bytes) noexcept;
 // madvise() for another process; the number of bytes advised.
 ssize_t process_madvise(int pidfd, const AddressRange& range, int advice) noexcept;
+// One transfer; may be short.
 ssize_t process_vm_readv(pid_t pid, std::span<const iovec> local, std::span<const iovec> remote) noexcept;
 ssize_t process_vm_writev(pid_t pid, std::span<const iovec> local, std::span<const iovec> remote) noexcept;
-// Loops over short transfers. 0 when everything moved, else -EFAULT (an unreadable page) or another errno.
+// Loops over short transfers: 0 when everything moved, else -EFAULT (an unreadable page) or another errno. Addresses of
+// the other task are plain integers here.
 int process_vm_read_all(pid_t pid, uint64_t remote, void* local, size_t bytes) noexcept;
 int process_vm_write_all(pid_t pid, uint64_t remote, const void* local, size_t bytes) noexcept;
 

@@ -193,10 +193,6 @@ bool Vma::is_huge() const noexcept {
   return (flags & MAP_HUGETLB) != 0;
 }
 
-bool Vma::is_droppable() const noexcept {
-  return (flags & MAP_TYPE) == map_droppable;
-}
-
 bool Vma::stores_pages() const noexcept {
   return is_private() && (status & (vma_status::vvar | vma_status::vsyscall)) == 0;
 }

@@ -91,7 +91,6 @@ struct Vma {
   bool is_huge() const noexcept;
   bool is_private() const noexcept;
   bool is_locked() const noexcept;
-  bool is_droppable() const noexcept;
   // Its contents may be in a page map of the task: private memory that keeps what is written to it, and the vdso.
   bool stores_pages() const noexcept;
   bool operator==(const Vma&) const = default;

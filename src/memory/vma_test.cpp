@@ -125,7 +125,6 @@ TEST(Classify, AttributesOfAreas) {
   const Vma droppable = classify_one(one("1000-2000 rw-p 00000000 00:00 0 ", "rd wr mr mw me nr wf dd dp"));
   EXPECT_EQ(droppable.flags, 0x4028u);
   EXPECT_EQ(droppable.status, 0x201u);
-  EXPECT_TRUE(droppable.is_droppable());
   EXPECT_FALSE(droppable.stores_pages());
 }
 

@@ -169,7 +169,7 @@ uint32_t evaluate_seccomp(std::span<const sock_filter> program, uint64_t number,
 }
 
 bool allow_way_home(std::span<const SeccompFilter> filters, const Tracee& thread, ReportSignal report) {
-  const uint64_t tgkill[] = {static_cast<uint64_t>(thread.inner_tgid()), static_cast<uint64_t>(thread.inner_tid()),
+  const uint64_t tgkill[] = {static_cast<uint64_t>(thread.tgid()), static_cast<uint64_t>(thread.tid()),
                              static_cast<uint64_t>(report.number)};
   const uint64_t sigprocmask[] = {SIG_SETMASK, 0, 0, sizeof(uint64_t)};
   const auto allows = [](const SeccompFilter& f, uint64_t number, std::span<const uint64_t> args) {

@@ -92,8 +92,6 @@ Tracee& Tracee::operator=(Tracee&& other) noexcept {
   }
   tgid_ = other.tgid_;
   tid_ = std::exchange(other.tid_, 0);
-  inner_tgid_ = other.inner_tgid_;
-  inner_tid_ = other.inner_tid_;
   stopped_ = other.stopped_;
   borrowed_ = other.borrowed_;
   syscall_stop_ = other.syscall_stop_;
@@ -249,8 +247,8 @@ arch::SlotHead Tracee::way_home(ReportSignal report) {
   arch::SlotHead head{};
   arch::set_way_home(head, own_);
   head.signal_mask = own_mask_;
-  head.report_call[0] = static_cast<uint64_t>(inner_tgid_);
-  head.report_call[1] = static_cast<uint64_t>(inner_tid_);
+  head.report_call[0] = static_cast<uint64_t>(tgid_);
+  head.report_call[1] = static_cast<uint64_t>(tid_);
   head.report_call[2] = static_cast<uint64_t>(report.number);
   head.mask_is_own = mask_is_own_ ? 1 : 0;
   return head;

@@ -48,10 +48,6 @@ class Tracee {
 
   pid_t tgid() const { return tgid_; }
   pid_t tid() const { return tid_; }
-  // The ids as the task itself knows them, in its innermost pid namespace.
-  void set_inner_ids(pid_t tgid, pid_t tid) { inner_tgid_ = tgid, inner_tid_ = tid; }
-  pid_t inner_tgid() const { return inner_tgid_; }
-  pid_t inner_tid() const { return inner_tid_; }
   std::string describe() const;
 
   // Asks for a stop; await_stop() sees it. Signals that arrive first are delivered as they would have been.
@@ -120,8 +116,7 @@ class Tracee {
   void forget() { tid_ = 0; }
 
  private:
-  Tracee(pid_t tgid, pid_t tid, unsigned options)
-      : tgid_(tgid), tid_(tid), inner_tgid_(tgid), inner_tid_(tid), options_(options) {}
+  Tracee(pid_t tgid, pid_t tid, unsigned options) : tgid_(tgid), tid_(tid), options_(options) {}
   void load(const arch::Registers& regs);
   void repair_failed_wait();
   void load_mask(uint64_t mask);
@@ -131,7 +126,6 @@ class Tracee {
   [[noreturn]] void vanished(const StopStatus& status) const;
 
   pid_t tgid_ = 0, tid_ = 0;
-  pid_t inner_tgid_ = 0, inner_tid_ = 0;
   bool stopped_ = false;
   bool borrowed_ = false;      // registers point into a batch
   bool syscall_stop_ = false;  // stopped at a system call's exit: the kernel restarts nothing when it is released

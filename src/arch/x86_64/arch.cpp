@@ -96,11 +96,6 @@ void rewind_interrupted_call(Registers& regs) {
   }
 }
 
-void fail_interrupted_call(Registers& regs) {
-  regs.rax = static_cast<uint64_t>(-EINTR);
-  regs.orig_rax = ~uint64_t{0};
-}
-
 void finish_rewound_call(Registers& regs, int64_t result) {
   regs.rip += kCallInstructionBytes;
   regs.rax = static_cast<uint64_t>(result);

@@ -87,14 +87,6 @@ TEST(Rewind, ToAnotherCall) {
   EXPECT_EQ(interrupted_call(r), Interrupted::no);
 }
 
-TEST(Rewind, FailingACallReportsEintr) {
-  Registers r = stopped_in_call(SYS_nanosleep, kRestartBlock);
-  fail_interrupted_call(r);
-  EXPECT_EQ(static_cast<int64_t>(r.rax), -EINTR);
-  EXPECT_EQ(r.rip, 0x401000u);
-  EXPECT_EQ(interrupted_call(r), Interrupted::no);
-}
-
 TEST(BatchRegisters, KeepWhatTheLoopDoesNotUse) {
   Registers own = stopped_in_call(SYS_read, kRestartSys);
   own.rsp = 0x7ffc0000;
