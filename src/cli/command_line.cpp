@@ -44,12 +44,12 @@ void apply_config_files(const CommandLine& chosen, const Environment& environmen
     }
   };
   if (chosen.default_config && chosen.config.empty()) {
-    constexpr const char* skip = "correct the line, or skip the default files with --no-default-config";
+    constexpr const char* skip = "correct it, or skip the default files with --no-default-config";
     apply_file(environment.system_config, skip);
     if (!environment.home.empty()) apply_file(environment.home + "/.criu/default.conf", skip);
   }
-  apply_file(environment.config_file, "correct the line, or unset CRIU_CONFIG_FILE");
-  apply_file(chosen.config, "correct the line, or name another file with --config");
+  apply_file(environment.config_file, "correct it, or unset CRIU_CONFIG_FILE");
+  apply_file(chosen.config, "correct it, or name another file with --config");
 }
 
 void take_verb(std::vector<std::string> words, CommandLine& line) {

@@ -106,7 +106,7 @@ std::optional<std::vector<Setting>> read_config_file(const std::string& path) {
   const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) {
     if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
-    throw fail("cannot open the configuration file", errno).remedy("make it readable or remove it");
+    throw fail("cannot open the configuration file", errno);
   }
   std::string text;
   char buffer[4096];
