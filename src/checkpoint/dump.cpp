@@ -476,7 +476,7 @@ class Checkpoint {
   void commit() {
     check_interrupted();
     pb::inventory_entry inventory;
-    inventory.set_img_version(image_version);
+    inventory.set_img_version(kImageVersion);
     inventory.set_fdinfo_per_id(true);
     encode(ids_.own(), *inventory.mutable_root_ids());
     inventory.set_ns_per_id(true);

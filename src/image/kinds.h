@@ -28,8 +28,8 @@ enum class ImageScope : uint8_t {
   SUPERSEDED,      // read for old images, never written
 };
 
-constexpr uint32_t image_common_magic = 0x54564319;
-constexpr uint32_t image_service_magic = 0x55105940;
+constexpr uint32_t kImageCommonMagic = 0x54564319;
+constexpr uint32_t kImageServiceMagic = 0x55105940;
 
 struct ImageKindInfo {
   ImageKind kind;

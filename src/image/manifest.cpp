@@ -20,7 +20,7 @@ namespace stasis {
 
 namespace {
 
-constexpr std::string_view first_line = "stasis-manifest 1";
+constexpr std::string_view kFirstLine = "stasis-manifest 1";
 
 [[noreturn]] void fail(Reason reason, std::string what, const std::string& shown_name) {
   throw Error(reason, std::move(what))
@@ -81,7 +81,7 @@ uint64_t image_checksum(std::string_view bytes) {
 }
 
 std::string encode_manifest(const Manifest& manifest) {
-  std::string text = fmt::format("{}\n", first_line);
+  std::string text = fmt::format("{}\n", kFirstLine);
   for (const auto& [name, entry] : manifest) {
     std::string checksum = entry.checksum ? fmt::format("{:016x}", *entry.checksum) : "-";
     text += fmt::format("{} {} {}\n", entry.size_bytes, checksum, name);
@@ -92,7 +92,7 @@ std::string encode_manifest(const Manifest& manifest) {
 
 Manifest decode_manifest(std::string_view text, const std::string& shown_name) {
   Lines lines(text, shown_name);
-  if (lines.next() != first_line) fail(Reason::IMAGE_CORRUPT, "the manifest has an unknown first line", shown_name);
+  if (lines.next() != kFirstLine) fail(Reason::IMAGE_CORRUPT, "the manifest has an unknown first line", shown_name);
   Manifest manifest;
   for (;;) {
     std::string_view line = lines.next();

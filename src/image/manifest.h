@@ -9,7 +9,7 @@
 
 namespace stasis {
 
-constexpr std::string_view manifest_file_name = "stasis-manifest";
+constexpr std::string_view kManifestFileName = "stasis-manifest";
 
 struct ManifestEntry {
   uint64_t size_bytes = 0;

@@ -7,9 +7,9 @@
 namespace stasis {
 namespace {
 
-const Manifest sample = {{"core-1.img", {100, 0x123456789abcdef0}},
-                         {"name with spaces.img", {7, 0}},
-                         {"pages-1.img", {1u << 30, std::nullopt}}};
+const Manifest kSample = {{"core-1.img", {100, 0x123456789abcdef0}},
+                          {"name with spaces.img", {7, 0}},
+                          {"pages-1.img", {1u << 30, std::nullopt}}};
 
 bool accepted(std::string_view text) {
   try {
@@ -29,12 +29,12 @@ std::string sealed(std::string lines, size_t count) {
 }
 
 TEST(Manifest, SurvivesItsText) {
-  EXPECT_EQ(decode_manifest(encode_manifest(sample), "m"), sample);
+  EXPECT_EQ(decode_manifest(encode_manifest(kSample), "m"), kSample);
   EXPECT_EQ(decode_manifest(encode_manifest({}), "m"), Manifest());
 }
 
 TEST(Manifest, AnyDamageIsFound) {
-  std::string good = encode_manifest(sample);
+  std::string good = encode_manifest(kSample);
   for (size_t i = 0; i < good.size(); ++i) {
     EXPECT_FALSE(accepted(good.substr(0, i))) << i;
     std::string bad = good;

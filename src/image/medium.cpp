@@ -17,7 +17,7 @@ namespace stasis {
 namespace {
 
 // More than any file of records can be; a length beyond it is damage, and is not worth an allocation.
-constexpr uint64_t max_file_bytes = uint64_t{4} << 30;
+constexpr uint64_t kMaxFileBytes = uint64_t{4} << 30;
 
 std::string write_remedy(int error_number) {
   switch (error_number) {
@@ -62,7 +62,7 @@ void write_all(int fd, std::string_view bytes, const std::string& shown_name) {
 
 std::string read_all(int fd, const std::string& shown_name) {
   uint64_t size_bytes = image_file_size(fd, shown_name);
-  if (size_bytes > max_file_bytes) {
+  if (size_bytes > kMaxFileBytes) {
     throw Error(Reason::IMAGE_CORRUPT, fmt::format("a file of records has {} bytes", size_bytes))
         .object(shown_name)
         .remedy("the images are damaged: copy them again from where they were made, or make a new dump");

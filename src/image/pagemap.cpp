@@ -13,14 +13,14 @@ namespace stasis {
 
 namespace {
 
-constexpr uint32_t known_flags = page_in_parent | page_lazy | page_present;
+constexpr uint32_t kKnownFlags = kPageInParent | kPageLazy | kPagePresent;
 
 // Field number << 3; all fields of the message are varints, wire type 0.
-constexpr char vaddr_tag = 1 << 3;
-constexpr char compat_nr_pages_tag = 2 << 3;
-constexpr char in_parent_tag = 3 << 3;
-constexpr char flags_tag = 4 << 3;
-constexpr char nr_pages_tag = 5 << 3;
+constexpr char kVaddrTag = 1 << 3;
+constexpr char kCompatNrPagesTag = 2 << 3;
+constexpr char kInParentTag = 3 << 3;
+constexpr char kFlagsTag = 4 << 3;
+constexpr char kNrPagesTag = 5 << 3;
 
 char* put_varint(char* out, uint64_t value) {
   for (; value >= 0x80; value >>= 7) *out++ = static_cast<char>(value | 0x80);
@@ -59,19 +59,19 @@ std::optional<Fields> take_known_fields(std::string_view bytes) {
     uint64_t value;
     if (!take_varint(bytes, value)) return std::nullopt;
     switch (tag) {
-      case vaddr_tag:
+      case kVaddrTag:
         fields.vaddr = value;
         break;
-      case compat_nr_pages_tag:
+      case kCompatNrPagesTag:
         fields.compat_nr_pages = static_cast<uint32_t>(value);
         break;
-      case in_parent_tag:
+      case kInParentTag:
         fields.in_parent = value != 0;
         break;
-      case flags_tag:
+      case kFlagsTag:
         fields.flags = static_cast<uint32_t>(value);
         break;
-      case nr_pages_tag:
+      case kNrPagesTag:
         fields.nr_pages = value;
         break;
       default:
@@ -99,8 +99,8 @@ const char* fault_of(const PageRange& range, uint64_t previous_end) {
   if (range.nr_pages == 0) return "a page range is empty";
   if (range.nr_pages > (UINT64_MAX - range.vaddr) / page_size_bytes()) return "a page range ends beyond all addresses";
   if (range.vaddr < previous_end) return "page ranges overlap or are not in order";
-  if (range.flags == 0 || (range.flags & ~known_flags) != 0) return "a page range has unknown flags";
-  if ((range.flags & page_in_parent) != 0 && range.flags != page_in_parent) {
+  if (range.flags == 0 || (range.flags & ~kKnownFlags) != 0) return "a page range has unknown flags";
+  if ((range.flags & kPageInParent) != 0 && range.flags != kPageInParent) {
     return "a page range is both in the parent and here";
   }
   return nullptr;
@@ -111,13 +111,13 @@ const char* fault_of(const PageRange& range, uint64_t previous_end) {
 void append_pagemap_entry(std::string& out, const PageRange& range) {
   char bytes[32];  // 4 tags, 10 + 1 + 5 + 10 bytes of numbers
   char* end = bytes;
-  *end++ = vaddr_tag;
+  *end++ = kVaddrTag;
   end = put_varint(end, range.vaddr);
-  *end++ = compat_nr_pages_tag;
+  *end++ = kCompatNrPagesTag;
   *end++ = 0;
-  *end++ = flags_tag;
+  *end++ = kFlagsTag;
   end = put_varint(end, range.flags);
-  *end++ = nr_pages_tag;
+  *end++ = kNrPagesTag;
   end = put_varint(end, range.nr_pages);
   out.append(bytes, static_cast<size_t>(end - bytes));
 }
@@ -126,8 +126,8 @@ std::optional<PageRange> decode_pagemap_entry(std::string_view packed_message) {
   std::optional<Fields> fields = take_known_fields(packed_message);
   if (!fields) fields = parse_message(packed_message);
   if (!fields || !fields->vaddr || !fields->compat_nr_pages) return std::nullopt;
-  uint32_t old_flags = fields->in_parent ? 0 : page_present;
-  uint32_t flags = fields->flags.value_or(old_flags) | (fields->in_parent ? page_in_parent : 0);
+  uint32_t old_flags = fields->in_parent ? 0 : kPagePresent;
+  uint32_t flags = fields->flags.value_or(old_flags) | (fields->in_parent ? kPageInParent : 0);
   return PageRange{*fields->vaddr, fields->nr_pages.value_or(*fields->compat_nr_pages), flags};
 }
 
@@ -147,7 +147,7 @@ void PagemapWriter::add(const PageRange& range) {
     throw Error(Reason::INTERNAL,
                 fmt::format("{}: {:#x}, {} pages, flags {}", fault, range.vaddr, range.nr_pages, range.flags));
   }
-  if ((range.flags & page_present) != 0) present_pages_ += range.nr_pages;
+  if ((range.flags & kPagePresent) != 0) present_pages_ += range.nr_pages;
   if (pending_ && previous_end == range.vaddr && pending_->flags == range.flags) {
     pending_->nr_pages += range.nr_pages;
     return;
@@ -218,7 +218,7 @@ void PagemapReader::read_ranges(ImageReader& image) {
     }
     ranges_.push_back({*range, present_pages_ * page_size_bytes()});
     // Ranges do not overlap, so the sum cannot exceed the pages of an address space.
-    if ((range->flags & page_present) != 0) present_pages_ += range->nr_pages;
+    if ((range->flags & kPagePresent) != 0) present_pages_ += range->nr_pages;
     previous_end = range->vaddr + range->nr_pages * page_size_bytes();
   }
 }
@@ -226,7 +226,7 @@ void PagemapReader::read_ranges(ImageReader& image) {
 std::vector<std::byte> read_stored_bytes(const PagemapReader& pages, uint64_t start, uint64_t end) {
   std::vector<std::byte> out(end - start);
   for (const StoredRange& r : pages.ranges()) {
-    if ((r.range.flags & page_present) == 0) continue;
+    if ((r.range.flags & kPagePresent) == 0) continue;
     const uint64_t from = std::max(start, r.range.vaddr);
     const uint64_t to = std::min(end, r.range.vaddr + r.range.nr_pages * page_size_bytes());
     if (from >= to) continue;

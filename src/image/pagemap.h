@@ -17,14 +17,14 @@
 
 namespace stasis {
 
-constexpr uint32_t page_in_parent = 1;  // unchanged: the parent directory has it
-constexpr uint32_t page_lazy = 2;       // may be filled after the task runs
-constexpr uint32_t page_present = 4;    // stored in the pages file
+constexpr uint32_t kPageInParent = 1;  // unchanged: the parent directory has it
+constexpr uint32_t kPageLazy = 2;      // may be filled after the task runs
+constexpr uint32_t kPagePresent = 4;   // stored in the pages file
 
 struct PageRange {
   uint64_t vaddr;  // page aligned; in shared memory the offset in the object
   uint64_t nr_pages;
-  uint32_t flags;  // page_in_parent, page_lazy, page_present
+  uint32_t flags;  // kPageInParent, kPageLazy, kPagePresent
 
   bool operator==(const PageRange&) const = default;
 };
@@ -44,7 +44,7 @@ class PagemapWriter {
   // flags) becomes one record with it.
   void add(const PageRange& range);
 
-  // The pages file, where the pages of all page_present ranges go in the order of add(), at
+  // The pages file, where the pages of all kPagePresent ranges go in the order of add(), at
   // present_pages() before the call of add() x page size. Any thread may write it until close().
   int pages_fd() const { return pages_.get(); }
   uint64_t present_pages() const { return present_pages_; }
@@ -67,7 +67,7 @@ class PagemapWriter {
 
 struct StoredRange {
   PageRange range;
-  uint64_t pages_offset_bytes;  // of the first page in the pages file; meaningful when page_present is set
+  uint64_t pages_offset_bytes;  // of the first page in the pages file; meaningful when kPagePresent is set
 };
 
 // The whole page map of an object, checked: sorted, aligned, without overlap, and the pages file has it all.

@@ -38,8 +38,8 @@ TEST(PagemapCodec, WritesTheBytesOfTheMessageClass) {
 std::optional<PageRange> decode_by_library(const std::string& packed) {
   pb::pagemap_entry entry;
   if (!entry.ParsePartialFromString(packed) || !entry.IsInitialized()) return std::nullopt;
-  uint32_t flags = entry.has_flags() ? entry.flags() : entry.in_parent() ? page_in_parent : page_present;
-  if (entry.in_parent()) flags |= page_in_parent;
+  uint32_t flags = entry.has_flags() ? entry.flags() : entry.in_parent() ? kPageInParent : kPagePresent;
+  if (entry.in_parent()) flags |= kPageInParent;
   return PageRange{entry.vaddr(), entry.has_nr_pages() ? entry.nr_pages() : entry.compat_nr_pages(), flags};
 }
 
@@ -62,7 +62,7 @@ TEST(PagemapCodec, ReadsDamagedBytesAsTheMessageClassDoes) {
   std::mt19937_64 random(3);
   for (int i = 0; i < 50000; ++i) {
     std::string packed;
-    append_pagemap_entry(packed, {random_number(random), random_number(random), page_present});
+    append_pagemap_entry(packed, {random_number(random), random_number(random), kPagePresent});
     packed[random() % packed.size()] = static_cast<char>(random());
     if (random() % 2 != 0) packed.resize(random() % packed.size());
     ASSERT_EQ(decode_pagemap_entry(packed), decode_by_library(packed));
@@ -73,9 +73,9 @@ TEST(PagemapCodec, OldReadersFieldsHaveTheirMeaning) {
   pb::pagemap_entry entry;
   entry.set_vaddr(page);
   entry.set_compat_nr_pages(7);
-  EXPECT_EQ(decode_pagemap_entry(entry.SerializeAsString()), (PageRange{page, 7, page_present}));
+  EXPECT_EQ(decode_pagemap_entry(entry.SerializeAsString()), (PageRange{page, 7, kPagePresent}));
   entry.set_in_parent(true);
-  EXPECT_EQ(decode_pagemap_entry(entry.SerializeAsString()), (PageRange{page, 7, page_in_parent}));
+  EXPECT_EQ(decode_pagemap_entry(entry.SerializeAsString()), (PageRange{page, 7, kPageInParent}));
 }
 
 void put_pages(PagemapWriter& map, char fill, uint64_t nr_pages) {
@@ -88,13 +88,13 @@ TEST(Pagemap, WhatIsWrittenIsRead) {
   ImageStore store = ImageStore::in_memory();
   PagemapWriter map(store, ImageKind::PAGEMAP, 42);
   put_pages(map, 'a', 2);
-  map.add({16 * page, 2, page_present});
+  map.add({16 * page, 2, kPagePresent});
   put_pages(map, 'b', 1);
-  map.add({18 * page, 1, page_present});  // continues the range
-  map.add({19 * page, 4, page_in_parent});
-  map.add({30 * page, 1, page_lazy});
+  map.add({18 * page, 1, kPagePresent});  // continues the range
+  map.add({19 * page, 4, kPageInParent});
+  map.add({30 * page, 1, kPageLazy});
   put_pages(map, 'c', 1);
-  map.add({40 * page, 1, page_present | page_lazy});
+  map.add({40 * page, 1, kPagePresent | kPageLazy});
   map.close();
 
   PagemapWriter second(store, ImageKind::SHMEM_PAGEMAP, 7);
@@ -104,9 +104,9 @@ TEST(Pagemap, WhatIsWrittenIsRead) {
   std::optional<PagemapReader> read = PagemapReader::open(store, ImageKind::PAGEMAP, 42);
   ASSERT_TRUE(read);
   ASSERT_EQ(read->ranges().size(), 4u);
-  EXPECT_EQ(read->ranges()[0].range, (PageRange{16 * page, 3, page_present}));
-  EXPECT_EQ(read->ranges()[1].range, (PageRange{19 * page, 4, page_in_parent}));
-  EXPECT_EQ(read->ranges()[3].range, (PageRange{40 * page, 1, page_present | page_lazy}));
+  EXPECT_EQ(read->ranges()[0].range, (PageRange{16 * page, 3, kPagePresent}));
+  EXPECT_EQ(read->ranges()[1].range, (PageRange{19 * page, 4, kPageInParent}));
+  EXPECT_EQ(read->ranges()[3].range, (PageRange{40 * page, 1, kPagePresent | kPageLazy}));
   EXPECT_EQ(read->ranges()[3].pages_offset_bytes, 3 * page);
   EXPECT_EQ(read->present_pages(), 4u);
   char first;
@@ -120,9 +120,9 @@ TEST(Pagemap, WhatIsWrittenIsRead) {
 TEST(Pagemap, PromisesAreKeptBeforeItCloses) {
   ImageStore store = ImageStore::in_memory();
   PagemapWriter map(store, ImageKind::PAGEMAP, 42);
-  map.add({page, 2, page_present});
-  EXPECT_EQ(error_of([&] { map.add({2 * page, 1, page_present}); }).reason(), Reason::INTERNAL);
-  EXPECT_EQ(error_of([&] { map.add({9 * page + 1, 1, page_present}); }).reason(), Reason::INTERNAL);
+  map.add({page, 2, kPagePresent});
+  EXPECT_EQ(error_of([&] { map.add({2 * page, 1, kPagePresent}); }).reason(), Reason::INTERNAL);
+  EXPECT_EQ(error_of([&] { map.add({9 * page + 1, 1, kPagePresent}); }).reason(), Reason::INTERNAL);
   EXPECT_EQ(error_of([&] { map.close(); }).reason(), Reason::INTERNAL);
 }
 
@@ -146,7 +146,7 @@ Reason reason_of_ranges(const std::vector<PageRange>& ranges, uint64_t stored_pa
 }
 
 TEST(Pagemap, BadMapsAreRefused) {
-  constexpr uint32_t present = page_present;
+  constexpr uint32_t present = kPagePresent;
   EXPECT_EQ(reason_of_ranges({{page, 2, present}, {2 * page, 1, present}}, 9), Reason::IMAGE_CORRUPT);
   EXPECT_EQ(reason_of_ranges({{page, 2, present}, {0, 1, present}}, 9), Reason::IMAGE_CORRUPT);
   EXPECT_EQ(reason_of_ranges({{page + 8, 2, present}}, 9), Reason::IMAGE_CORRUPT);
@@ -154,7 +154,7 @@ TEST(Pagemap, BadMapsAreRefused) {
   EXPECT_EQ(reason_of_ranges({{page, UINT64_MAX / page, present}}, 9), Reason::IMAGE_CORRUPT);
   EXPECT_EQ(reason_of_ranges({{page, 1, 0}}, 9), Reason::IMAGE_CORRUPT);
   EXPECT_EQ(reason_of_ranges({{page, 1, 8}}, 9), Reason::IMAGE_CORRUPT);
-  EXPECT_EQ(reason_of_ranges({{page, 1, page_present | page_in_parent}}, 9), Reason::IMAGE_CORRUPT);
+  EXPECT_EQ(reason_of_ranges({{page, 1, kPagePresent | kPageInParent}}, 9), Reason::IMAGE_CORRUPT);
   EXPECT_EQ(reason_of_ranges({{page, 2, present}}, 1), Reason::IMAGE_TRUNCATED);
   EXPECT_EQ(reason_of_ranges({{page, 2, present}}, 0), Reason::IMAGE_MISSING);
 }

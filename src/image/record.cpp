@@ -14,7 +14,7 @@ namespace {
 
 using google::protobuf::MessageLite;
 
-constexpr const char* damaged_remedy =
+constexpr const char* kDamagedRemedy =
     "the images are damaged: copy them again from where they were made, or make a new dump";
 
 void append_u32(std::string& out, uint32_t value) {
@@ -34,8 +34,8 @@ void append_length(std::string& out, uint64_t size_bytes) {
 void append_image_header(std::string& out, ImageKind kind) {
   const ImageKindInfo& info = image_kind_info(kind);
   if (info.framing == ImageFraming::RAW) return;
-  if (info.framing == ImageFraming::COMMON) append_u32(out, image_common_magic);
-  if (info.framing == ImageFraming::SERVICE) append_u32(out, image_service_magic);
+  if (info.framing == ImageFraming::COMMON) append_u32(out, kImageCommonMagic);
+  if (info.framing == ImageFraming::SERVICE) append_u32(out, kImageServiceMagic);
   append_u32(out, info.magic);
 }
 
@@ -65,7 +65,7 @@ void RecordDecoder::check_header(ImageKind kind, MagicRule rule) {
   if (info.framing == ImageFraming::RAW) return;
   uint32_t magic = take_u32("the magic number");
   if (info.framing != ImageFraming::SPECIFIC) {
-    uint32_t wanted = info.framing == ImageFraming::COMMON ? image_common_magic : image_service_magic;
+    uint32_t wanted = info.framing == ImageFraming::COMMON ? kImageCommonMagic : kImageServiceMagic;
     if (magic == wanted) {
       record_offset_ = offset_;
       magic = take_u32("the second magic number");
@@ -122,20 +122,20 @@ void RecordDecoder::expect_end() const {
   throw Error(Reason::IMAGE_CORRUPT,
               fmt::format("{} bytes follow after the last record, from offset {}", bytes_.size() - offset_, offset_))
       .object(shown_name_)
-      .remedy(damaged_remedy);
+      .remedy(kDamagedRemedy);
 }
 
 void RecordDecoder::corrupt(std::string what_failed, SourcePlace place) const {
   throw Error(Reason::IMAGE_CORRUPT, fmt::format("{} (at offset {})", what_failed, record_offset_), place)
       .object(shown_name_)
-      .remedy(damaged_remedy);
+      .remedy(kDamagedRemedy);
 }
 
 void RecordDecoder::truncated(std::string_view what, uint64_t needed_bytes) const {
   throw Error(Reason::IMAGE_TRUNCATED, fmt::format("the file ends in {}: {} bytes are needed at offset {}, {} are left",
                                                    what, needed_bytes, offset_, bytes_.size() - offset_))
       .object(shown_name_)
-      .remedy(damaged_remedy);
+      .remedy(kDamagedRemedy);
 }
 
 uint32_t RecordDecoder::take_u32(std::string_view what) {

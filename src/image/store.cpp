@@ -13,11 +13,11 @@ namespace {
 
 using google::protobuf::MessageLite;
 
-constexpr const char* incomplete_remedy =
+constexpr const char* kIncompleteRemedy =
     "the images are not complete: check that the dump succeeded, and copy all of its files";
 
 // The inventory grows under this name, which no reader opens.
-const std::string inventory_draft_name = "inventory.img.tmp";
+const std::string kInventoryDraftName = "inventory.img.tmp";
 
 const std::string& inventory_name() {
   static const std::string name = image_file_name(ImageKind::INVENTORY);
@@ -49,7 +49,7 @@ void compare_size(const ManifestEntry& expected, std::optional<uint64_t> size_by
                           ? fmt::format("the file has {} bytes and was made with {}", *size_bytes, expected.size_bytes)
                           : "an image file is missing")
       .object(shown_name)
-      .remedy(fmt::format("{}; if the file was changed on purpose, remove {}", incomplete_remedy, manifest_file_name));
+      .remedy(fmt::format("{}; if the file was changed on purpose, remove {}", kIncompleteRemedy, kManifestFileName));
 }
 
 void compare_checksum(const ManifestEntry& expected, std::string_view content, const std::string& shown_name) {
@@ -58,7 +58,7 @@ void compare_checksum(const ManifestEntry& expected, std::string_view content, c
       .object(shown_name)
       .remedy(
           fmt::format("copy the images again from where they were made; if the file was changed on purpose, remove {}",
-                      manifest_file_name));
+                      kManifestFileName));
 }
 
 }  // namespace
@@ -114,7 +114,7 @@ void ImageStore::begin_writing() {
   if (writing_) return;
   writing_ = true;
   medium_->remove(inventory_name());
-  medium_->remove(std::string(manifest_file_name));
+  medium_->remove(std::string(kManifestFileName));
 }
 
 ImageStore ImageStore::in_directory(Fd directory, std::string shown_path) {
@@ -193,11 +193,11 @@ void ImageStore::commit(const pb::inventory_entry& inventory, Durability durabil
   remove_stale_files();
   measure_raw_files();
   written_[inventory_name()] = ManifestEntry{bytes.size(), image_checksum(bytes)};
-  medium_->write_file(std::string(manifest_file_name), encode_manifest(written_));
-  medium_->write_file(inventory_draft_name, bytes);
+  medium_->write_file(std::string(kManifestFileName), encode_manifest(written_));
+  medium_->write_file(kInventoryDraftName, bytes);
   // The disk may reorder: the rename must not get there before the files, hence two calls.
   if (durability == Durability::DISK) medium_->sync();
-  medium_->rename(inventory_draft_name, inventory_name());
+  medium_->rename(kInventoryDraftName, inventory_name());
   if (durability == Durability::DISK) medium_->sync();
   committed_ = true;
 }
@@ -214,8 +214,8 @@ void ImageStore::abort() noexcept {
   };
   // The inventory first: nothing must look complete while files disappear.
   remove(inventory_name());
-  remove(inventory_draft_name);
-  remove(std::string(manifest_file_name));
+  remove(kInventoryDraftName);
+  remove(std::string(kManifestFileName));
   for (const auto& [name, entry] : written_) remove(name);
   written_.clear();
   writers_.clear();
@@ -252,7 +252,7 @@ ImageReader ImageStore::require(ImageKind kind, uint64_t id) const {
   if (!found) {
     throw Error(Reason::IMAGE_MISSING, "an image file is missing")
         .object(shown_name(kind, id))
-        .remedy(incomplete_remedy);
+        .remedy(kIncompleteRemedy);
   }
   return std::move(*found);
 }
@@ -290,7 +290,7 @@ pb::inventory_entry read_inventory(ImageStore& store) {
   };
   const std::string version = fmt::format("the images have version {}", inventory.img_version());
   if (inventory.img_version() == 0) refuse(version, "this is a pre-dump: restore from the dump that was made after it");
-  if (inventory.img_version() > image_version) refuse(version, "restore with a newer version of the program");
+  if (inventory.img_version() > kImageVersion) refuse(version, "restore with a newer version of the program");
   if (!inventory.fdinfo_per_id())
     refuse("the images store descriptors per task and not per table",
            "restore with the program that made the dump, and dump again with this one");
@@ -299,7 +299,7 @@ pb::inventory_entry read_inventory(ImageStore& store) {
 }
 
 bool verify_manifest(ImageStore& store) {
-  std::string manifest_name(manifest_file_name);
+  std::string manifest_name(kManifestFileName);
   std::optional<std::string> text = store.medium_->read_file(manifest_name);
   if (!text) return false;
   Manifest manifest = decode_manifest(*text, store.medium_->shown_name(manifest_name));

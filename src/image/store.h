@@ -83,7 +83,7 @@ class ImageReader {
 };
 
 // The img_version of inventories that are written, and the newest that is understood.
-inline constexpr uint32_t image_version = 2;
+inline constexpr uint32_t kImageVersion = 2;
 
 // What commit() waits for. PAGE_CACHE: the images survive the death of every process. DISK: they also survive
 // a power failure, and the caller waits for the disk.

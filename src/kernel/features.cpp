@@ -9,7 +9,7 @@ namespace {
 
 using enum FeatureCategory;
 
-constexpr Feature table[] = {
+constexpr Feature kTable[] = {
     {"ptrace_seize", needed, "Stops tasks without a signal that they could see.", probes::ptrace_seize},
     {"process_vm", needed, "Copies memory of another task.", probes::process_vm},
     {"proc_mem_write", needed, "Writes code into read-only memory of a stopped task.", probes::proc_mem_write},
@@ -74,12 +74,12 @@ constexpr Feature table[] = {
 }  // namespace
 
 std::span<const Feature> features() noexcept {
-  return table;
+  return kTable;
 }
 
 const Feature* find_feature(std::string_view name) noexcept {
-  const auto* found = std::ranges::find(table, name, &Feature::name);
-  return found == std::end(table) ? nullptr : found;
+  const auto* found = std::ranges::find(kTable, name, &Feature::name);
+  return found == std::end(kTable) ? nullptr : found;
 }
 
 FeatureResult probe(const Feature& feature) {

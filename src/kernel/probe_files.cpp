@@ -29,7 +29,7 @@ FdInfo own_fdinfo(ProcDir& self, int fd) {
 }
 
 // The directory over which probes mount, inside their own mount namespace: it exists everywhere.
-constexpr const char* scratch = "/tmp";
+constexpr const char* kScratch = "/tmp";
 
 }  // namespace
 
@@ -81,11 +81,11 @@ FeatureResult autofs() {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) < 0) return by_errno(-1, "cannot make a pipe");
     const std::string options = fmt::format("fd={},pgrp={},minproto=5,maxproto=5,direct", ends[1], ::getpgrp());
-    if (::mount("probe", scratch, "autofs", 0, options.c_str()) < 0)
+    if (::mount("probe", kScratch, "autofs", 0, options.c_str()) < 0)
       return by_errno(-1, "autofs cannot be mounted", "CAP_SYS_ADMIN");
     ProcDir self(::getpid());
     const std::string text(self.read("mountinfo"));
-    ::umount2(scratch, MNT_DETACH);
+    ::umount2(kScratch, MNT_DETACH);
     for (const MountInfo& mount : parse_mountinfo(text))
       if (mount.fs_type == "autofs" && mount.source == "probe" &&
           mount.super_options.find("pipe_ino=") != std::string::npos)
@@ -97,12 +97,12 @@ FeatureResult autofs() {
 namespace {
 
 FeatureResult make_overlay() {
-  if (::mount("probe", scratch, "tmpfs", 0, "size=1m") < 0) return by_errno(-1, "tmpfs cannot be mounted");
-  const std::string base = scratch;
+  if (::mount("probe", kScratch, "tmpfs", 0, "size=1m") < 0) return by_errno(-1, "tmpfs cannot be mounted");
+  const std::string base = kScratch;
   for (const char* name : {"/lower", "/upper", "/work", "/merged"}) ::mkdir((base + name).c_str(), 0700);
   const Fd file(::open((base + "/lower/file").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
   if (!file || ::ftruncate(file.get(), 4096) < 0) return by_errno(-1, "cannot make a file");
-  const std::string options = fmt::format("lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work", scratch);
+  const std::string options = fmt::format("lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work", kScratch);
   return by_errno(::mount("probe", (base + "/merged").c_str(), "overlay", 0, options.c_str()),
                   "overlayfs cannot be mounted", "CAP_SYS_ADMIN");
 }
@@ -115,7 +115,7 @@ FeatureResult overlayfs_maps() {
     FeatureResult ready = enter_private_mounts();
     if (ready.supported) ready = make_overlay();
     if (!ready.supported) return ready;
-    const std::string path = std::string(scratch) + "/merged/file";
+    const std::string path = std::string(kScratch) + "/merged/file";
     const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     void* area = ::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, file.get(), 0);
     struct stat st {};

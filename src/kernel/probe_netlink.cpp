@@ -26,9 +26,9 @@
 namespace stasis::probes {
 namespace {
 
-constexpr std::string_view net_admin = "CAP_NET_ADMIN";
-constexpr int ifla_new_ifindex = 49;          // 5.13
-constexpr uint32_t nft_table_owner_flag = 2;  // 5.12
+constexpr std::string_view kNetAdmin = "CAP_NET_ADMIN";
+constexpr int kIflaNewIfindex = 49;         // 5.13
+constexpr uint32_t kNftTableOwnerFlag = 2;  // 5.12
 
 // One or more netlink messages in a row.
 class Message {
@@ -191,7 +191,7 @@ FeatureResult nsid() {
     out = 0;
     return header.nlmsg_type == RTM_NEWNSID;
   });
-  return by_result(result, "the kernel does not tell ids of network namespaces", net_admin);
+  return by_result(result, "the kernel does not tell ids of network namespaces", kNetAdmin);
 }
 
 // An unknown id must be refused; a kernel that does not know the attribute makes the device.
@@ -202,7 +202,7 @@ FeatureResult link_nsid() {
     const Socket route(NETLINK_ROUTE);
     for (const char* kind : {"dummy", "veth", "bridge", "ifb"}) {
       const long plain = make_device(route, kind, false);
-      if (plain == -EPERM) return by_result(plain, "a device cannot be made", net_admin);
+      if (plain == -EPERM) return by_result(plain, "a device cannot be made", kNetAdmin);
       if (plain < 0) continue;
       return make_device(route, kind, true) == -EINVAL ? supported()
                                                        : missing("the kernel ignores the namespace of a device's peer");
@@ -219,11 +219,11 @@ FeatureResult newifindex() {
   ifinfomsg loopback{};
   loopback.ifi_index = 1;
   message.header(loopback);
-  message.attribute(ifla_new_ifindex, int32_t{0});
+  message.attribute(kIflaNewIfindex, int32_t{0});
   const long result = route.ask(message);
   if (result == -ERANGE) return supported();
   if (result == 0) return missing("the kernel does not know IFLA_NEW_IFINDEX");
-  return by_result(result, "the kernel does not answer about IFLA_NEW_IFINDEX", net_admin);
+  return by_result(result, "the kernel does not answer about IFLA_NEW_IFINDEX", kNetAdmin);
 }
 
 FeatureResult nftables() {
@@ -234,7 +234,7 @@ FeatureResult nftables() {
     out = 0;
     return header.nlmsg_type == ((NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_NEWGEN);
   });
-  return by_result(result, "the kernel has no nftables", net_admin);
+  return by_result(result, "the kernel has no nftables", kNetAdmin);
 }
 
 // The lock is a table that vanishes with its maker: it needs the owner flag.
@@ -247,9 +247,9 @@ FeatureResult network_lock_nftables() {
     nft_batch_edge(message, NFNL_MSG_BATCH_BEGIN);
     nft_header(message, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_ACK, NFPROTO_INET);
     message.text(NFTA_TABLE_NAME, "probe");
-    message.attribute(NFTA_TABLE_FLAGS, htonl(nft_table_owner_flag));
+    message.attribute(NFTA_TABLE_FLAGS, htonl(kNftTableOwnerFlag));
     nft_batch_edge(message, NFNL_MSG_BATCH_END);
-    return by_result(netfilter.ask(message), "nftables cannot make a table with an owner", net_admin);
+    return by_result(netfilter.ask(message), "nftables cannot make a table with an owner", kNetAdmin);
   });
 }
 

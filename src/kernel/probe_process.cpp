@@ -23,7 +23,7 @@
 namespace stasis::probes {
 namespace {
 
-constexpr unsigned ptrace_pokeuser = 6;
+constexpr unsigned kPtracePokeuser = 6;
 
 int allow_everything_filter() {
   sock_filter allow{BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW};
@@ -84,10 +84,10 @@ FeatureResult breakpoints() {
   return on_traced_child(0, nullptr, [](const TracedChild& child) {
     constexpr unsigned long first = offsetof(user, u_debugreg);
     constexpr unsigned long control = first + 7 * sizeof(long);
-    const long placed = child.request(ptrace_pokeuser, first, reinterpret_cast<const void*>(&free_pid));
+    const long placed = child.request(kPtracePokeuser, first, reinterpret_cast<const void*>(&free_pid));
     if (placed < 0) return by_result(placed, "a debug register cannot be set");
     // Local enable of breakpoint 0, on execution, one byte.
-    return by_result(child.request(ptrace_pokeuser, control, reinterpret_cast<const void*>(1ul)),
+    return by_result(child.request(kPtracePokeuser, control, reinterpret_cast<const void*>(1ul)),
                      "a breakpoint cannot be enabled");
   });
 #else

@@ -32,7 +32,7 @@ FeatureResult by_errno(long result, std::string_view what, std::string_view priv
 
 namespace {
 
-constexpr unsigned longest_probe_seconds = 5;
+constexpr unsigned kLongestProbeSeconds = 5;
 
 // A helper must not outlive its parent, hang, or leave a core file.
 void become_helper(pid_t parent) {
@@ -47,7 +47,7 @@ void become_helper(pid_t parent) {
   sigset_t none;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  ::alarm(longest_probe_seconds);
+  ::alarm(kLongestProbeSeconds);
 }
 
 pid_t wait_for(pid_t pid, int* status, int options = 0) {

@@ -34,11 +34,11 @@ void bad(std::string_view file, std::string_view why, std::string_view sample, S
 
 namespace {
 
-constexpr size_t first_capacity = size_t{16} << 10;
+constexpr size_t kFirstCapacity = size_t{16} << 10;
 
 void need_capacity(ProcBuffer& buffer, size_t bytes) {
-  if (buffer.capacity >= std::max(bytes, first_capacity)) return;
-  buffer.capacity = std::max(bytes, first_capacity);
+  if (buffer.capacity >= std::max(bytes, kFirstCapacity)) return;
+  buffer.capacity = std::max(bytes, kFirstCapacity);
   buffer.bytes = std::make_unique_for_overwrite<char[]>(buffer.capacity);
 }
 

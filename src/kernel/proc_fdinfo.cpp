@@ -56,7 +56,7 @@ FileLock parse_lock_line(std::string_view line) {
   }
   lock.start = c.number<uint64_t>();
   c.skip_blanks();
-  lock.end = c.rest().starts_with("EOF") ? FileLock::to_end : c.number<uint64_t>();
+  lock.end = c.rest().starts_with("EOF") ? FileLock::kToEnd : c.number<uint64_t>();
   return lock;
 }
 

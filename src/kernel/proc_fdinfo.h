@@ -14,7 +14,7 @@ namespace stasis {
 struct FileLock {
   enum class Kind { flock, posix, ofd, lease, delegation, layout, access, unknown };
   enum class Type { read, write, none, unknown };
-  static constexpr uint64_t to_end = std::numeric_limits<uint64_t>::max();
+  static constexpr uint64_t kToEnd = std::numeric_limits<uint64_t>::max();
 
   uint64_t id = 0;
   bool waiting = false;  // a "->" line: blocked behind the lock of the same id
@@ -26,7 +26,7 @@ struct FileLock {
   uint32_t dev_major = 0, dev_minor = 0;
   uint64_t inode = 0;
   uint64_t start = 0;
-  uint64_t end = to_end;  // inclusive, to_end for EOF
+  uint64_t end = kToEnd;  // inclusive, to_end for EOF
 };
 
 // One line of /proc/locks, or what follows "lock:" in fdinfo. `mode` points into the line.

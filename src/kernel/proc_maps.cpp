@@ -9,22 +9,22 @@ namespace {
 
 using proc_text::Cursor;
 
-constexpr std::array<std::string_view, vm_flag_count> vm_flag_names = {
+constexpr std::array<std::string_view, kVmFlagCount> kVmFlagNames = {
     "rd", "wr", "ex", "sh", "mr", "mw", "me", "ms", "gd", "pf", "dw", "lo", "lf", "io",
     "sr", "rr", "dc", "de", "ac", "nr", "ht", "sf", "nl", "ar", "wf", "dd", "sd", "mm",
     "hg", "nh", "mg", "bt", "mt", "mp", "um", "uw", "ui", "ss", "sl", "dp", "gu"};
 
 // Two letters to bit number + 1, so that a flag costs one load: smaps has some ten of them per mapping.
-constexpr auto vm_flag_table = [] {
+constexpr auto kVmFlagTable = [] {
   std::array<uint8_t, 26 * 26> table{};
-  for (size_t i = 0; i < vm_flag_names.size(); ++i)
-    table[static_cast<size_t>(vm_flag_names[i][0] - 'a') * 26 + static_cast<size_t>(vm_flag_names[i][1] - 'a')] =
+  for (size_t i = 0; i < kVmFlagNames.size(); ++i)
+    table[static_cast<size_t>(kVmFlagNames[i][0] - 'a') * 26 + static_cast<size_t>(kVmFlagNames[i][1] - 'a')] =
         static_cast<uint8_t>(i + 1);
   return table;
 }();
-static_assert(vm_flag_names[static_cast<size_t>(VmFlag::gu)] == "gu");
-static_assert(vm_flag_names[static_cast<size_t>(VmFlag::wf)] == "wf");
-static_assert(vm_flag_names[static_cast<size_t>(VmFlag::um)] == "um");
+static_assert(kVmFlagNames[static_cast<size_t>(VmFlag::gu)] == "gu");
+static_assert(kVmFlagNames[static_cast<size_t>(VmFlag::wf)] == "wf");
+static_assert(kVmFlagNames[static_cast<size_t>(VmFlag::um)] == "um");
 
 bool lower(char c) noexcept {
   return c >= 'a' && c <= 'z';
@@ -35,7 +35,7 @@ void parse_vm_flags(std::string_view text, Mapping& m) {
   for (std::string_view word = c.word(); !word.empty(); word = c.word()) {
     uint8_t bit = 0;
     if (word.size() == 2 && lower(word[0]) && lower(word[1]))
-      bit = vm_flag_table[static_cast<size_t>(word[0] - 'a') * 26 + static_cast<size_t>(word[1] - 'a')];
+      bit = kVmFlagTable[static_cast<size_t>(word[0] - 'a') * 26 + static_cast<size_t>(word[1] - 'a')];
     if (bit != 0) {
       m.vm_flags |= uint64_t{1} << (bit - 1);
       continue;

@@ -28,7 +28,7 @@ enum class VmFlag : uint8_t {
   ss, sl, dp, gu,                  // shadow stack; sealed; droppable; may hold guard pages
 };
 // clang-format on
-inline constexpr int vm_flag_count = static_cast<int>(VmFlag::gu) + 1;
+inline constexpr int kVmFlagCount = static_cast<int>(VmFlag::gu) + 1;
 
 constexpr uint64_t vm_flag_bit(VmFlag flag) noexcept {
   return uint64_t{1} << static_cast<int>(flag);

@@ -12,7 +12,7 @@
 namespace stasis {
 namespace {
 
-constexpr std::string_view maps_text =
+constexpr std::string_view kMapsText =
     "00400000-00401000 r-xp 00000000 fd:01 1234                               /usr/bin/a b\\012c\n"
     "7f0000000000-7f0000001000 rw-s 00002000 00:01 77                         /memfd:x (deleted)\n"
     "7f0000002000-7f0000004000 ---p 00000000 00:00 0 \n"
@@ -21,7 +21,7 @@ constexpr std::string_view maps_text =
     "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]\n";
 
 TEST(ParseMaps, EveryKindOfLine) {
-  const auto maps = parse_maps(maps_text);
+  const auto maps = parse_maps(kMapsText);
   ASSERT_EQ(maps.size(), 6u);
   EXPECT_EQ(maps[0].start, 0x400000u);
   EXPECT_EQ(maps[0].size_bytes(), 0x1000u);
@@ -49,16 +49,16 @@ TEST(ParseMaps, BadTextIsAnErrorAndNeverACrash) {
   EXPECT_THROW(parse_maps("400000-300000 r-xp 0 00:00 0\n"), Error);
   EXPECT_THROW(parse_maps("400000-500000 r-\n"), Error);
   EXPECT_THROW(parse_maps("11112222333344445-21112222333344445 r-xp 0 0:0 0\n"), Error);
-  for (size_t n = 0; n < maps_text.size(); ++n) {
+  for (size_t n = 0; n < kMapsText.size(); ++n) {
     try {
-      parse_maps(maps_text.substr(0, n));
+      parse_maps(kMapsText.substr(0, n));
     } catch (const Error& error) {
       EXPECT_EQ(error.reason(), Reason::PROC_TEXT);
     }
   }
 }
 
-constexpr std::string_view smaps_text =
+constexpr std::string_view kSmapsText =
     "55500000-55521000 rw-p 00000000 00:00 0                                  [heap]\n"
     "Size:                132 kB\nKernelPageSize:        4 kB\nMMUPageSize:           4 kB\nRss:  4 kB\n"
     "Pss:                   4 kB\nPss_Dirty: 4 kB\nAnonHugePages:         0 kB\nLocked:               16 kB\n"
@@ -68,7 +68,7 @@ constexpr std::string_view smaps_text =
     "Size:               2048 kB\nKernelPageSize:     2048 kB\nVmFlags: rd wr sh mr mw me ms de ht \n";
 
 TEST(ParseSmaps, FlagsAndNumbers) {
-  const auto maps = parse_smaps(smaps_text);
+  const auto maps = parse_smaps(kSmapsText);
   ASSERT_EQ(maps.size(), 2u);
   EXPECT_EQ(maps[0].name, "[heap]");
   EXPECT_EQ(maps[0].kernel_page_size_kib, 4u);
@@ -86,9 +86,9 @@ TEST(ParseSmaps, FlagsAndNumbers) {
 
 TEST(ParseSmaps, BadTextIsAnErrorAndNeverACrash) {
   EXPECT_THROW(parse_smaps("VmFlags: rd\n"), Error);
-  for (size_t n = 0; n < smaps_text.size(); ++n) {
+  for (size_t n = 0; n < kSmapsText.size(); ++n) {
     try {
-      parse_smaps(smaps_text.substr(0, n));
+      parse_smaps(kSmapsText.substr(0, n));
     } catch (const Error& error) {
       EXPECT_EQ(error.reason(), Reason::PROC_TEXT);
     }

@@ -9,13 +9,13 @@
 namespace stasis {
 namespace {
 
-constexpr std::string_view stat_text =
+constexpr std::string_view kStatText =
     "4711 (odd )) (na me) S 4242 4711 4242 34817 4711 4194560 152 3 1 2 7 9 -1 4 20 -5 3 0 987654 5414912 "
     "361 18446744073709551615 94240 94250 140721 0 0 0 4096 81922 1 1 0 0 17 1 7 2 5 0 0 94260 94270 94280 "
     "140722 140723 140724 140725 256\n";
 
 TEST(ParseStat, EveryFieldLandsInItsPlace) {
-  const ProcStat s = parse_stat(stat_text);
+  const ProcStat s = parse_stat(kStatText);
   EXPECT_EQ(s.pid, 4711);
   EXPECT_EQ(s.comm, "odd )) (na me");
   EXPECT_EQ(s.state, 'S');
@@ -52,14 +52,14 @@ TEST(ParseStat, EveryFieldLandsInItsPlace) {
 }
 
 TEST(ParseStat, NameWithANewline) {
-  std::string text(stat_text);
+  std::string text(kStatText);
   text.replace(text.find("na me"), 5, "n\nme ");
   EXPECT_EQ(parse_stat(text).comm, "odd )) (n\nme ");
 }
 
 TEST(ParseStat, EveryTruncationIsAnError) {
   // The last number may lose digits unnoticed; anything shorter must be refused.
-  for (size_t n = 0; n < stat_text.size() - 4; ++n) EXPECT_THROW(parse_stat(stat_text.substr(0, n)), Error) << n;
+  for (size_t n = 0; n < kStatText.size() - 4; ++n) EXPECT_THROW(parse_stat(kStatText.substr(0, n)), Error) << n;
 }
 
 TEST(ParseStat, Garbage) {
@@ -70,7 +70,7 @@ TEST(ParseStat, Garbage) {
   EXPECT_THROW(parse_stat(std::string_view("\0\0(\0)\0", 6)), Error);
 }
 
-constexpr std::string_view status_text =
+constexpr std::string_view kStatusText =
     "Name:\ta\\nb\\\\c d\nUmask:\t0027\nState:\tT (stopped)\nTgid:\t4711\nNgid:\t5\nPid:\t4712\nPPid:\t1\n"
     "TracerPid:\t99\nUid:\t0\t1\t2\t3\nGid:\t10\t11\t12\t13\nFDSize:\t64\nGroups:\t4 24 4294967294 \n"
     "NStgid:\t4711\t7\t1\nNSpid:\t4712\t8\t2\nNSpgid:\t4711\t7\t1\nNSsid:\t4242\t0\t0\nKthread:\t0\n"
@@ -83,7 +83,7 @@ constexpr std::string_view status_text =
     "x86_Thread_features_locked:\t\nvoluntary_ctxt_switches:\t77\nnonvoluntary_ctxt_switches:\t0\n";
 
 TEST(ParseStatus, EveryFieldLandsInItsPlace) {
-  const ProcStatus s = parse_status(status_text);
+  const ProcStatus s = parse_status(kStatusText);
   EXPECT_EQ(s.name, "a\nb\\c d");
   EXPECT_EQ(s.umask, 027u);
   EXPECT_EQ(s.state, 'T');
@@ -146,9 +146,9 @@ TEST(ParseStatus, BadTextIsAnErrorAndNeverACrash) {
   std::string deep = "Pid:\t1\nNSpid:";
   for (int i = 0; i < 40; ++i) deep += "\t1";
   EXPECT_THROW(parse_status(deep), Error);
-  for (size_t n = 0; n < status_text.size(); ++n) {
+  for (size_t n = 0; n < kStatusText.size(); ++n) {
     try {
-      parse_status(status_text.substr(0, n));
+      parse_status(kStatusText.substr(0, n));
     } catch (const Error& error) {
       EXPECT_EQ(error.reason(), Reason::PROC_TEXT);
     }

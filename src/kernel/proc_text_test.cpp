@@ -32,14 +32,14 @@ void try_all_prefixes(std::string_view text, F&& parse) {
   }
 }
 
-constexpr std::string_view epoll_text =
+constexpr std::string_view kEpollText =
     "pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t2059\n"
     "lock:\t1: FLOCK  ADVISORY  WRITE 359 00:13:11691 0 EOF\n"
     "tfd:        5 events:       19 data:                5  pos:0 ino:80b sdev:e\n"
     "tfd:        7 events: 80000019 data: ffffffffffffffff  pos:0 ino:80b sdev:e\n";
 
 TEST(ParseFdinfo, CommonFieldsLocksAndOwnLines) {
-  const FdInfo info = parse_fdinfo(epoll_text);
+  const FdInfo info = parse_fdinfo(kEpollText);
   EXPECT_EQ(info.pos, 0u);
   EXPECT_EQ(info.flags, 02000002u);
   EXPECT_EQ(info.mnt_id, 15);
@@ -69,7 +69,7 @@ TEST(ParseFdinfo, BadTextIsAnErrorAndNeverACrash) {
   EXPECT_THROW(parse_fdinfo(""), Error);
   EXPECT_THROW(parse_fdinfo("pos:\tx\nflags:\t0\n"), Error);
   EXPECT_THROW(parse_fdinfo("pos:\t0\nflags:\t9\n"), Error);
-  try_all_prefixes(epoll_text, [](std::string_view t) { parse_fdinfo(t); });
+  try_all_prefixes(kEpollText, [](std::string_view t) { parse_fdinfo(t); });
 }
 
 TEST(ParseLocks, EveryKind) {
@@ -90,7 +90,7 @@ TEST(ParseLocks, EveryKind) {
   EXPECT_EQ(locks[0].end, 20u);
   EXPECT_TRUE(locks[1].waiting);
   EXPECT_EQ(locks[1].id, 1u);
-  EXPECT_EQ(locks[1].end, FileLock::to_end);
+  EXPECT_EQ(locks[1].end, FileLock::kToEnd);
   EXPECT_EQ(locks[2].kind, FileLock::Kind::ofd);
   EXPECT_EQ(locks[2].pid, -1);
   EXPECT_EQ(locks[2].dev_minor, 0x1au);

@@ -203,7 +203,7 @@ FillPlan::FillPlan(const PagemapReader& pages, std::span<const Vma> areas, std::
     : reader_(&pages), shown_name_(std::move(shown_name)), stored_pages_(areas.size()) {
   size_t area = 0;
   for (const StoredRange& stored : pages.ranges()) {
-    if ((stored.range.flags & page_present) == 0) {
+    if ((stored.range.flags & kPagePresent) == 0) {
       throw Error(Reason::IMAGE_UNSUPPORTED,
                   fmt::format("the pages at {:x} are not in these images", stored.range.vaddr))
           .object(shown_name_)

@@ -24,11 +24,11 @@ uint64_t address(const void* p) {
 
 // A page map with one letter a page.
 PagemapReader image(ImageStore& store, uint64_t id, const char* base, const std::map<size_t, char>& letters,
-                    uint32_t flags = page_present) {
+                    uint32_t flags = kPagePresent) {
   PagemapWriter writer(store, ImageKind::PAGEMAP, id);
   for (const auto& [index, letter] : letters) {
     const uint64_t offset = writer.present_pages() * page;
-    if ((flags & page_present) != 0) {
+    if ((flags & kPagePresent) != 0) {
       write_whole(writer.pages_fd(), std::string(page, letter).data(), page, offset, "pages", Reason::IMAGE_WRITE);
     }
     writer.add({address(base) + index * page, 1, flags});
@@ -86,7 +86,7 @@ TEST(Fill, MuchOnSeveralThreads) {
   for (size_t i = 0; i < count; ++i) {
     if (i % 61 != 0) letters[i] = static_cast<char>('a' + i % 23);
   }
-  const PagemapReader pages = image(store, 1, base, letters, page_present | page_lazy);
+  const PagemapReader pages = image(store, 1, base, letters, kPagePresent | kPageLazy);
   const FillPlan plan(pages, std::vector<Vma>{anonymous(base, count)}, "pagemap-1.img");
   const Fd memory = child.open("mem", O_RDWR);
   plan.fill({child.pid(), [&] { return memory.get(); }, "the child"}, 2);
@@ -107,15 +107,15 @@ TEST(Fill, BadPageMapsAreRefused) {
     return Reason::INTERNAL;
   };
   const std::vector<Vma> areas = {anonymous(base, 2), anonymous(base + 4 * page, 2)};
-  EXPECT_EQ(reason_of({{1, 'a'}, {4, 'b'}}, page_present, areas), Reason::INTERNAL);
-  EXPECT_EQ(reason_of({{2, 'a'}}, page_present, areas), Reason::IMAGE_CORRUPT);
-  EXPECT_EQ(reason_of({{1, 'a'}, {2, 'a'}}, page_present, areas), Reason::IMAGE_CORRUPT);
-  EXPECT_EQ(reason_of({{6, 'a'}}, page_present, areas), Reason::IMAGE_CORRUPT);
-  EXPECT_EQ(reason_of({{1, 'a'}}, page_in_parent, areas), Reason::IMAGE_UNSUPPORTED);
-  EXPECT_EQ(reason_of({{1, 'a'}}, page_lazy, areas), Reason::IMAGE_UNSUPPORTED);
+  EXPECT_EQ(reason_of({{1, 'a'}, {4, 'b'}}, kPagePresent, areas), Reason::INTERNAL);
+  EXPECT_EQ(reason_of({{2, 'a'}}, kPagePresent, areas), Reason::IMAGE_CORRUPT);
+  EXPECT_EQ(reason_of({{1, 'a'}, {2, 'a'}}, kPagePresent, areas), Reason::IMAGE_CORRUPT);
+  EXPECT_EQ(reason_of({{6, 'a'}}, kPagePresent, areas), Reason::IMAGE_CORRUPT);
+  EXPECT_EQ(reason_of({{1, 'a'}}, kPageInParent, areas), Reason::IMAGE_UNSUPPORTED);
+  EXPECT_EQ(reason_of({{1, 'a'}}, kPageLazy, areas), Reason::IMAGE_UNSUPPORTED);
   std::vector<Vma> shared = areas;
   shared[0].flags = MAP_SHARED | MAP_ANONYMOUS;
-  EXPECT_EQ(reason_of({{1, 'a'}}, page_present, shared), Reason::IMAGE_CORRUPT);
+  EXPECT_EQ(reason_of({{1, 'a'}}, kPagePresent, shared), Reason::IMAGE_CORRUPT);
 }
 
 TEST(Fill, AnAreaThatIsNotThere) {

@@ -76,10 +76,10 @@ void add_lazy_run(Body& list, const PageRun& run, Source source, std::span<const
     at = to;
   };
   for (auto sp = std::lower_bound(stacks.begin(), stacks.end(), at); sp != stacks.end() && *sp < end; ++sp) {
-    add(*sp, page_present | page_lazy);
-    add(*sp + page, page_present);
+    add(*sp, kPagePresent | kPageLazy);
+    add(*sp + page, kPagePresent);
   }
-  add(end, page_present | page_lazy);
+  add(end, kPagePresent | kPageLazy);
 }
 
 template <class Body>
@@ -88,7 +88,7 @@ void add_vdso(Body& list, const Vma& vma, std::span<const std::byte> image) {
     throw Error(Reason::INTERNAL,
                 fmt::format("the vdso has {} bytes and {} were given", vma.size_bytes(), image.size()));
   }
-  list.add(vma.start, vma.size_bytes() / page_size_bytes(), page_present, Source::BUFFER,
+  list.add(vma.start, vma.size_bytes() / page_size_bytes(), kPagePresent, Source::BUFFER,
            reinterpret_cast<uint64_t>(image.data()));
 }
 
@@ -130,7 +130,7 @@ void add_task(Body& list, const TaskPages& task) {
       if (lazy) {
         add_lazy_run(list, run, source, stacks);
       } else {
-        list.add(run.start, run.nr_pages, page_present, source, run.start);
+        list.add(run.start, run.nr_pages, kPagePresent, source, run.start);
       }
     }
   }
@@ -287,7 +287,7 @@ PageCopy PageSnapshot::copy_object(int object_fd, const std::string& object_name
   if (::fstat(object_fd, &info) != 0) read_failed(body.origin, errno);
   body.scanned_pages = static_cast<uint64_t>(info.st_size) / page_size_bytes();
   for (const AddressRange& range : data_ranges(object_fd, object_name))
-    body.add(range.start, range.size_bytes() / page_size_bytes(), page_present, Source::READABLE, range.start);
+    body.add(range.start, range.size_bytes() / page_size_bytes(), kPagePresent, Source::READABLE, range.start);
   keep(body);
   return result;
 }

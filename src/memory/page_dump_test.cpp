@@ -86,7 +86,7 @@ TEST_F(DumpTask, PagesOfEveryProtection) {
     for (size_t i = 0; i < 16; ++i) {
       const StoredPage& p = pages.at(address(base) + i * page);
       EXPECT_EQ(p.bytes, std::string(page, static_cast<char>('a' + i))) << i << " with budget " << budget;
-      EXPECT_EQ(p.flags, page_present | page_lazy);
+      EXPECT_EQ(p.flags, kPagePresent | kPageLazy);
     }
     EXPECT_EQ(stats_.scanned_pages, 16u);
     EXPECT_EQ(stats_.written_pages, 16u);
@@ -143,7 +143,7 @@ TEST_F(DumpTask, TheVdsoIsTheCallersCopy) {
   const auto pages = dump(child, vmas, 0);
   ASSERT_EQ(pages.size(), vmas[0].size_bytes() / page);
   EXPECT_EQ(pages.begin()->second.bytes, std::string(page, 'v'));
-  EXPECT_EQ(pages.begin()->second.flags, page_present);
+  EXPECT_EQ(pages.begin()->second.flags, kPagePresent);
   vdso_.pop_back();
   EXPECT_THROW(dump(child, vmas, 0), Error);
 }
@@ -217,7 +217,7 @@ TEST(DumpObject, OnlyTouchedPages) {
   const auto pages = stored(PagemapReader::open(store, ImageKind::SHMEM_PAGEMAP, 7).value());
   ASSERT_EQ(pages.size(), 3u);
   EXPECT_EQ(pages.at(900 * page).bytes, std::string(page, static_cast<char>('a' + 900 % 26)));
-  EXPECT_EQ(pages.at(3 * page).flags, page_present);
+  EXPECT_EQ(pages.at(3 * page).flags, kPagePresent);
 }
 
 }  // namespace

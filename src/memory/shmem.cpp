@@ -167,7 +167,7 @@ void shmem_fill(int fd, const PagemapReader& pages, const std::string& name) {
   uint64_t huge_page_bytes = 0;
   const bool huge = is_hugetlbfs(fd, huge_page_bytes);
   for (const StoredRange& stored : pages.ranges()) {
-    if (stored.range.flags != page_present && stored.range.flags != (page_present | page_lazy)) {
+    if (stored.range.flags != kPagePresent && stored.range.flags != (kPagePresent | kPageLazy)) {
       throw Error(Reason::IMAGE_UNSUPPORTED, "pages are not in these images")
           .object(name)
           .remedy("dump again without --prev-images-dir and --lazy-pages");

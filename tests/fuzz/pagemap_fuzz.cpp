@@ -24,7 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (r.range.vaddr < end || r.range.nr_pages == 0 || r.range.vaddr % 4096 != 0) __builtin_trap();
       end = r.range.vaddr + r.range.nr_pages * 4096;
       if (end <= r.range.vaddr) __builtin_trap();
-      if ((r.range.flags & page_present) == 0) continue;
+      if ((r.range.flags & kPagePresent) == 0) continue;
       if (r.pages_offset_bytes + r.range.nr_pages * 4096 > stored_pages * 4096) __builtin_trap();
       present += r.range.nr_pages;
     }

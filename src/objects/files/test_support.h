@@ -78,7 +78,7 @@ class Directory {
 
 inline void commit(ImageStore& store) {
   pb::inventory_entry inventory;
-  inventory.set_img_version(image_version);
+  inventory.set_img_version(kImageVersion);
   inventory.set_fdinfo_per_id(true);
   store.commit(inventory);
 }
