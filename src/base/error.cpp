@@ -103,8 +103,10 @@ std::string Error::cause() const {
 }
 
 std::string Error::report() const {
-  return fmt::format("{} [{}]\nWhat to do: {}", cause(), reason_code(reason_),
-                     remedy_.empty() ? reason_remedy(reason_) : std::string_view(remedy_));
+  std::string out = fmt::format("{} [{}]\nWhat to do: {}", cause(), reason_code(reason_),
+                                remedy_.empty() ? reason_remedy(reason_) : std::string_view(remedy_));
+  if (!left_.empty()) out += "\nWhat is left: " + left_;
+  return out;
 }
 
 const char* Error::what() const noexcept {

@@ -52,6 +52,8 @@ class Error : public std::exception {
   // Sets the object if none was named closer to the cause.
   void default_object(std::string text);
   void default_remedy(std::string text);
+  // What the failed run has left behind, a sentence: "images holds no dump". Nothing for an empty text.
+  void leaves(std::string text) { left_ = std::move(text); }
 
   Reason reason() const noexcept { return reason_; }
   int error_number() const noexcept { return errno_; }
@@ -65,7 +67,7 @@ class Error : public std::exception {
   // Cause in one line, without code and remedy:
   // "saving files of pid 42 (x): fd 7 socket:[4711]: cannot ...: Permission denied (EACCES)".
   std::string cause() const;
-  // The whole report: cause, code, remedy.
+  // The whole report: cause, code, remedy, what is left.
   std::string report() const;
   const char* what() const noexcept override;
 
@@ -78,6 +80,7 @@ class Error : public std::exception {
   std::string what_failed_;
   std::string object_;
   std::string remedy_;
+  std::string left_;
   std::vector<std::string> contexts_;
   std::string what_;
 };

@@ -56,6 +56,12 @@ TEST(Error, AReportAlwaysHasARemedy) {
   EXPECT_EQ(Error(Reason::PIDFILE, "x").report(), "x [PIDFILE]\nWhat to do: name another file with --pidfile");
 }
 
+TEST(Error, AReportSaysWhatIsLeft) {
+  Error e(Reason::PIDFILE, "x");
+  e.leaves("nothing");
+  EXPECT_EQ(e.report(), "x [PIDFILE]\nWhat to do: name another file with --pidfile\nWhat is left: nothing");
+}
+
 TEST(Error, CodesAreUniqueAndHaveText) {
   std::set<std::string_view> seen;
   for (Reason r : all_reasons()) {

@@ -96,6 +96,8 @@ class Checkpoint {
     return {statistics_};
   }
 
+  std::string left_by_failure() const { return store_.left_by_failure(); }
+
  private:
   bool runs_on() const { return options_.final_state == DumpOptions::FinalState::running; }
 
@@ -581,10 +583,12 @@ class Checkpoint {
 }  // namespace
 
 DumpResult dump(const DumpOptions& options) {
+  std::optional<Checkpoint> checkpoint;
   try {
-    return Checkpoint(options).run();
+    return checkpoint.emplace(options).run();
   } catch (Error& e) {
     e.while_doing(fmt::format("dump of pid {}", options.pid));
+    if (checkpoint) e.leaves(checkpoint->left_by_failure());
     throw;
   }
 }

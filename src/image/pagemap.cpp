@@ -167,13 +167,12 @@ void PagemapWriter::close() {
   write_pending();
   pending_.reset();
   writer_.close();
-  std::string pages_name = store_.shown_name(ImageKind::PAGES, pages_id_);
-  uint64_t size_bytes = image_file_size(pages_.get(), pages_name);
+  uint64_t size_bytes = image_file_size(pages_.get(), pages_name());
   uint64_t wanted_bytes = present_pages_ * page_size_bytes();
   if (size_bytes != wanted_bytes) {
     throw Error(Reason::INTERNAL,
                 fmt::format("{} bytes of pages were written and {} promised", size_bytes, wanted_bytes))
-        .object(pages_name);
+        .object(pages_name());
   }
   pages_.reset();
 }
@@ -186,22 +185,22 @@ std::optional<PagemapReader> PagemapReader::open(const ImageStore& store, ImageK
 
   PagemapReader map;
   map.pages_id_ = head.pages_id();
+  map.pages_name_ = store.shown_name(ImageKind::PAGES, map.pages_id_);
   map.read_ranges(*image);
   std::optional<ImageStore::RawFile> pages = store.open_raw(ImageKind::PAGES, map.pages_id_);
   if (pages) map.pages_ = std::move(pages->fd);
   if (map.present_pages_ == 0) return map;
 
   uint64_t needed_bytes = map.present_pages_ * page_size_bytes();
-  std::string pages_name = store.shown_name(ImageKind::PAGES, map.pages_id_);
   if (!pages) {
     throw Error(Reason::IMAGE_MISSING, fmt::format("the pages of {} are missing", image->shown_name()))
-        .object(pages_name)
+        .object(map.pages_name_)
         .remedy("the images are not complete: check that the dump succeeded, and copy all of its files");
   }
   if (pages->size_bytes < needed_bytes) {
     throw Error(Reason::IMAGE_TRUNCATED, fmt::format("the file has {} bytes, and {} says {}", pages->size_bytes,
                                                      image->shown_name(), needed_bytes))
-        .object(pages_name)
+        .object(map.pages_name_)
         .remedy("copy the images again from where they were made, or make a new dump");
   }
   return map;
@@ -232,7 +231,8 @@ std::vector<std::byte> read_stored_bytes(const PagemapReader& pages, uint64_t st
     if (from >= to) continue;
     const ssize_t n = pread(pages.pages_fd(), out.data() + (from - start), to - from,
                             static_cast<off_t>(r.pages_offset_bytes + (from - r.range.vaddr)));
-    if (n != static_cast<ssize_t>(to - from)) throw Error(Reason::IMAGE_TRUNCATED, "a pages file ends too early");
+    if (n != static_cast<ssize_t>(to - from))
+      throw Error(Reason::IMAGE_TRUNCATED, "it ends too early").object(pages.pages_name());
   }
   return out;
 }

@@ -47,6 +47,7 @@ class PagemapWriter {
   // The pages file, where the pages of all kPagePresent ranges go in the order of add(), at
   // present_pages() before the call of add() x page size. Any thread may write it until close().
   int pages_fd() const { return pages_.get(); }
+  std::string pages_name() const { return store_.shown_name(ImageKind::PAGES, pages_id_); }
   uint64_t present_pages() const { return present_pages_; }
   uint32_t pages_id() const { return pages_id_; }
 
@@ -79,6 +80,7 @@ class PagemapReader {
   const std::vector<StoredRange>& ranges() const { return ranges_; }
   // The pages file, read-only; -1 when no range is stored and there is no file.
   int pages_fd() const { return pages_.get(); }
+  const std::string& pages_name() const { return pages_name_; }
   uint32_t pages_id() const { return pages_id_; }
   uint64_t present_pages() const { return present_pages_; }
 
@@ -88,6 +90,7 @@ class PagemapReader {
 
   std::vector<StoredRange> ranges_;
   Fd pages_;
+  std::string pages_name_;
   uint32_t pages_id_ = 0;
   uint64_t present_pages_ = 0;
 };

@@ -113,7 +113,7 @@ ImageStore::ImageStore(std::unique_ptr<ImageMedium> medium) : medium_(std::move(
 void ImageStore::begin_writing() {
   if (writing_) return;
   writing_ = true;
-  medium_->remove(inventory_name());
+  replaces_older_ = medium_->remove(inventory_name());
   medium_->remove(std::string(kManifestFileName));
 }
 
@@ -219,6 +219,19 @@ void ImageStore::abort() noexcept {
   for (const auto& [name, entry] : written_) remove(name);
   written_.clear();
   writers_.clear();
+}
+
+std::string ImageStore::left_by_failure() const {
+  if (committed_) return "";
+  const std::string& where = medium_->shown_path();
+  if (writing_)
+    return fmt::format("{} holds no dump, what was written is removed{}", where,
+                       replaces_older_ ? "; the older dump that was there is incomplete now" : "");
+  try {
+    return medium_->size_bytes(inventory_name()) ? where + " holds an older dump, as before" : "";
+  } catch (const Error&) {
+    return "";  // the run fails for its own reason
+  }
 }
 
 // ImageStore, reading -------------------------------------------------------------------------------------

@@ -116,6 +116,8 @@ class ImageStore {
   void commit(const pb::inventory_entry& inventory, Durability durability = Durability::PAGE_CACHE);
   // Removes what this store made; the destructor does the same.
   void abort() noexcept;
+  // What a directory without commit() holds, for the error of a run that fails; empty when nobody need be told.
+  std::string left_by_failure() const;
 
   // Reading: any thread, several at once ----------------------------------------------------------------
 
@@ -162,6 +164,7 @@ class ImageStore {
   std::unique_ptr<std::mutex> mutex_ = std::make_unique<std::mutex>();  // for compared_
   uint32_t next_pages_id_ = 1;
   bool writing_ = false;
+  bool replaces_older_ = false;  // an older inventory was removed
   bool committed_ = false;
   MagicRule magic_rule_ = MagicRule::TODAY;
 };

@@ -165,6 +165,23 @@ TEST_F(Store, WithoutCommitNothingStays) {
   EXPECT_EQ(names(), std::set<std::string>{"dump.log"});
 }
 
+TEST_F(Store, WhatAFailureLeavesIsTold) {
+  EXPECT_EQ(create().left_by_failure(), "");
+  put("inventory.img", "old");
+  ImageStore store = create();
+  EXPECT_EQ(store.left_by_failure(), "images holds an older dump, as before");
+  write_sample(store);
+  EXPECT_EQ(store.left_by_failure(),
+            "images holds no dump, what was written is removed; the older dump that was there is incomplete now");
+  store.commit(inventory());
+  EXPECT_EQ(store.left_by_failure(), "");
+
+  fs::remove(path_ / "inventory.img");
+  ImageStore first = create();
+  write_sample(first);
+  EXPECT_EQ(first.left_by_failure(), "images holds no dump, what was written is removed");
+}
+
 TEST_F(Store, AFileThatCannotBeWrittenFailsTheCommitAndLeavesNothing) {
   fs::create_directory(path_ / "pstree.img");
   {

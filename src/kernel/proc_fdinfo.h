@@ -26,7 +26,7 @@ struct FileLock {
   uint32_t dev_major = 0, dev_minor = 0;
   uint64_t inode = 0;
   uint64_t start = 0;
-  uint64_t end = kToEnd;  // inclusive, to_end for EOF
+  uint64_t end = kToEnd;  // inclusive, kToEnd for EOF
 };
 
 // One line of /proc/locks, or what follows "lock:" in fdinfo. `mode` points into the line.

@@ -85,7 +85,7 @@ class Scatter {
 };
 
 void read_pages(const PagemapReader& reader, uint64_t file_offset, char* to, uint64_t bytes) {
-  read_whole(reader.pages_fd(), to, bytes, file_offset, "a pages file", Reason::IMAGE_TRUNCATED);
+  read_whole(reader.pages_fd(), to, bytes, file_offset, reader.pages_name(), Reason::IMAGE_TRUNCATED);
 }
 
 void write_pieces(const FillTarget& target, const PagemapReader& reader, std::span<const PagePiece> pieces) {

@@ -315,22 +315,21 @@ void PageSnapshot::store(const PageCopy& copy, PagemapWriter& writer) {
   (object ? stats_.shared_written_pages : stats_.written_pages) += bytes / page_size_bytes();
   if (pieces.empty()) return;
   if (body.kept != nullptr) {
-    kept_.push_back({writer.pages_fd(), body.kept, bytes});
+    kept_.push_back({writer.pages_fd(), writer.pages_name(), body.kept, bytes});
     return;
   }
-  share_out(pieces, threads_, [&](std::span<const DumpPiece> share) {
+  share_out(pieces, threads_, [&, name = writer.pages_name()](std::span<const DumpPiece> share) {
     const PageBuffer buffer = page_buffer(std::min<uint64_t>(copy_block_bytes, total_bytes(share)));
     for_each_block(share, [&](std::span<const DumpPiece> block, uint64_t block_bytes) {
       read_block(body.origin, block, buffer.get());
-      write_whole(writer.pages_fd(), buffer.get(), block_bytes, block.front().file_offset, "a pages file",
-                  Reason::IMAGE_WRITE);
+      write_whole(writer.pages_fd(), buffer.get(), block_bytes, block.front().file_offset, name, Reason::IMAGE_WRITE);
     });
   });
 }
 
 void PageSnapshot::finish() {
   for (const Kept& kept : kept_)
-    write_whole(kept.pages_fd, kept.bytes, kept.size_bytes, 0, "a pages file", Reason::IMAGE_WRITE);
+    write_whole(kept.pages_fd, kept.bytes, kept.size_bytes, 0, kept.pages_name, Reason::IMAGE_WRITE);
   kept_.clear();
   release_arena();
 }

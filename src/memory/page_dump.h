@@ -88,6 +88,7 @@ class PageSnapshot {
  private:
   struct Kept {
     int pages_fd;
+    std::string pages_name;
     const char* bytes;
     uint64_t size_bytes;
   };

@@ -175,7 +175,7 @@ void shmem_fill(int fd, const PagemapReader& pages, const std::string& name) {
     const uint64_t bytes = stored.range.nr_pages * page_size_bytes();
     for (uint64_t at = 0; at < bytes; at += copy_block_bytes) {
       const uint64_t n = std::min<uint64_t>(bytes - at, copy_block_bytes);
-      read_whole(pages.pages_fd(), buffer.get(), n, stored.pages_offset_bytes + at, "a pages file",
+      read_whole(pages.pages_fd(), buffer.get(), n, stored.pages_offset_bytes + at, pages.pages_name(),
                  Reason::IMAGE_TRUNCATED);
       if (huge) {
         write_huge(fd, huge_page_bytes, buffer.get(), n, stored.range.vaddr + at, name);

@@ -163,6 +163,7 @@ def case_failed_dump_is_no_dump(session):
     shutil.copytree(images.good, images.bad)
     run = session.run("dump", "-t", locker.pid, "-D", images.bad)
     harness.check_refusal(run)
+    harness.require("holds an older dump" in run.stderr or "holds no dump" in run.stderr, run.describe())
     run = images.run()
     if run.status == 0:  # the older dump was not touched at all
         images.subject.kill()

@@ -35,6 +35,8 @@ def expect_refused(session, subject, images, reason, *options):
     before = procview.snapshot(subject.pid)
     run = session.run("dump", "-t", subject.pid, "-D", images, *options)
     harness.check_refusal(run, reason)
+    if reason == "IMAGE_WRITE":
+        harness.require("holds no dump" in run.stderr, "not told that there is no dump: " + run.stderr)
     procview.compare(before, procview.snapshot(subject.pid), "after a dump to bad storage")
     subject.check()
 
