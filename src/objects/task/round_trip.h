@@ -1,6 +1,7 @@
 // For tests: a state through the bytes of an image and back.
 #pragma once
 
+#include "base/error.h"
 #include "proto/core.pb.h"
 #include "proto/extension.pb.h"
 
