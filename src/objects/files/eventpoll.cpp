@@ -41,12 +41,21 @@ std::vector<EventPoll::Registration> parse(const std::string& fdinfo, const File
 // Registers files under numbers that are taken in this program: in a thread with a table of its own.
 class OtherTable {
  public:
-  explicit OtherTable(const RestoreFiles& files, std::span<const EventPoll::ToRegister> all) : files_(files) {
-    for (const EventPoll::ToRegister& r : all) highest_ = std::max(highest_, r.what.number);
+  // All files leave the numbers that registrations need, before the first is made.
+  OtherTable(const RestoreFiles& files, std::span<const EventPoll::ToRegister> all) {
+    int highest = 2;
+    for (const EventPoll::ToRegister& r : all) highest = std::max(highest, r.what.number);
+    for (const EventPoll::ToRegister& r : all)
+      for (const uint32_t id : {r.id, r.what.target}) {
+        const auto [at, fresh] = moved_.try_emplace(id, -1);
+        if (!fresh) continue;
+        at->second = ::fcntl(files.fd_of(id), F_DUPFD_CLOEXEC, highest + 1);
+        if (at->second < 0) throw_errno("cannot duplicate a descriptor", Reason::RESTORE_CALL_FAILED);
+      }
   }
 
   void add(const EventPoll::ToRegister& r) {
-    const int poll = moved(r.id), target = moved(r.what.target);
+    const int poll = moved_.at(r.id), target = moved_.at(r.what.target);
     epoll_event event{.events = r.what.events, .data = {.u64 = r.what.data}};
     if (::dup3(target, r.what.number, O_CLOEXEC) < 0 || ::epoll_ctl(poll, EPOLL_CTL_ADD, r.what.number, &event) != 0)
       throw Error(Reason::RESTORE_CALL_FAILED,
@@ -57,15 +66,6 @@ class OtherTable {
   }
 
  private:
-  int moved(uint32_t id) {
-    const auto [at, fresh] = moved_.try_emplace(id, -1);
-    if (fresh) at->second = ::fcntl(files_.fd_of(id), F_DUPFD_CLOEXEC, highest_ + 1);
-    if (at->second < 0) throw_errno("cannot duplicate a descriptor", Reason::RESTORE_CALL_FAILED);
-    return at->second;
-  }
-
-  const RestoreFiles& files_;
-  int highest_ = 2;
   std::map<uint32_t, int> moved_;  // closed with the table
 };
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "objects/task/registers.h"
 #include "objects/task/round_trip.h"
 
