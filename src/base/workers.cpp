@@ -2,36 +2,11 @@
 
 #include <sched.h>
 #include <signal.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdint>
 #include <utility>
 
 namespace stasis {
-
-namespace {
-
-// Tracees run for microseconds between long sleeps; one that wakes up where a worker runs must not wait for the end of
-// its slice. A task with a longer slice is preempted by one with a shorter (Linux 6.12: sched_runtime of SCHED_OTHER).
-// Elsewhere this changes nothing.
-void yield_to_tracees() {
-  struct {
-    uint32_t size = sizeof *this, policy = SCHED_OTHER;
-    uint64_t flags = 0;
-    int32_t nice = 0;
-    uint32_t priority = 0;
-    uint64_t runtime_ns = 100'000'000, deadline = 0, period = 0;
-  } attributes;
-  errno = 0;
-  attributes.nice = getpriority(PRIO_PROCESS, 0);
-  if (sched_getscheduler(0) == SCHED_OTHER) syscall(SYS_sched_setattr, 0, &attributes, 0);
-}
-
-}  // namespace
 
 unsigned usable_processors() {
   static const unsigned count = [] {
@@ -124,7 +99,6 @@ void Workers::rethrow() {
 }
 
 void Workers::serve() {
-  yield_to_tracees();
   std::unique_lock lock(mutex_);
   for (;;) {
     wake_.wait(lock, [&] { return stop_ || !jobs_.empty(); });

@@ -24,6 +24,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/nanoseconds.h"
 #include "base/page_size.h"
 #include "base/stage.h"
 #include "base/uuid.h"
@@ -109,9 +110,9 @@ class Checkpoint {
     seized_ = seize_tree(options_.pid, waiter_, {.deadline = begin + std::chrono::seconds(options_.timeout_s)},
                          [&](std::span<const pid_t> pids) {
                            losses_.look_at_groups(pids);
-                           const Amount amount = amount_of(pids);
-                           if (runs_on() || pids.size() > kFewProcesses || amount.threads > kFewThreads ||
-                               amount.private_bytes > kFewBytes)
+                           const bool many = pids.size() > kFewProcesses;
+                           const Amount amount = many && !runs_on() ? Amount{} : amount_of(pids);
+                           if (runs_on() || many || amount.threads > kFewThreads || amount.private_bytes > kFewBytes)
                              workers_.employ();
                            warm_up(pids);
                            if (runs_on()) snapshot_.expect(amount.private_bytes);
@@ -277,7 +278,7 @@ class Checkpoint {
   }
 
   void read_clocks() {
-    files_.clocks_read_at_ns = static_cast<uint64_t>(Clock::now().time_since_epoch() / std::chrono::nanoseconds(1));
+    files_.clocks_read_at_ns = now_ns(CLOCK_MONOTONIC);
     clocks_ = read_task_clocks(processes_.front()->proc, own_offsets_);
   }
 

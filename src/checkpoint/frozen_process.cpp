@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/nanoseconds.h"
 #include "kernel/process.h"
 #include "memory/vdso.h"
 #include "objects/task/future_locks.h"
@@ -301,7 +302,7 @@ void FrozenProcess::finish_borrow(StopWaiter& waiter) {
 }
 
 void FrozenProcess::set_clock(const pb::timespec& monotonic) {
-  monotonic_ns_ = monotonic.tv_sec() * 1'000'000'000 + monotonic.tv_nsec();
+  monotonic_ns_ = monotonic.tv_sec() * kSecond_ns + monotonic.tv_nsec();
 }
 
 void FrozenProcess::start_leader_batch(const DumpOptions& options) {
@@ -322,8 +323,7 @@ void FrozenProcess::start_leader_batch(const DumpOptions& options) {
 void FrozenProcess::ask_on(FrozenThread& thread, unsigned slot, const DumpOptions& options, StopWaiter& waiter) {
   for (SyscallBatch more; thread.states.asks_again(); more.clear()) {
     thread.states.ask_again(view(thread, options), more);
-    borrowed_->host().start(*thread.tracee, slot, more);
-    borrowed_->host().finish(*thread.tracee, slot, more, waiter);
+    borrowed_->host().run(*thread.tracee, slot, more, waiter);
     thread.states.answer_again(more, describe());
   }
 }
@@ -335,8 +335,7 @@ void FrozenProcess::finish_leader_batch(const DumpOptions& options, StopWaiter& 
   ask_on(leader(), 0, options, waiter);
   policies.answer(vmas, leader_batch_);
   for (SyscallBatch more; policies.ask(vmas, more); more.clear()) {
-    borrowed_->host().start(*leader().tracee, 0, more);
-    borrowed_->host().finish(*leader().tracee, 0, more, waiter);
+    borrowed_->host().run(*leader().tracee, 0, more, waiter);
     policies.answer(vmas, more);
   }
   brk = static_cast<uint64_t>(leader_batch_.result(brk_call_));

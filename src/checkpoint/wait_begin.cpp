@@ -2,13 +2,13 @@
 
 #include <fmt/format.h>
 #include <sched.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <map>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/nanoseconds.h"
 #include "kernel/number_set.h"
 #include "objects/task/timed_call.h"
 
@@ -27,12 +27,6 @@ bool may_be_timed(const ProcSyscall& call) {
   return false;
 }
 
-uint64_t monotonic_ns() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
-
 // CLOCK_MONOTONIC minus the clock by which tasks are accounted on a processor. That one leaves out what interrupts and
 // the hypervisor took, so that it is another on each. To be told, this thread goes there.
 std::optional<uint64_t> offset_of_processor(int processor, ProcDir& self) {
@@ -44,9 +38,9 @@ std::optional<uint64_t> offset_of_processor(int processor, ProcDir& self) {
     sched_yield();  // brings the account up to date
     const auto own = parse_sched(self.read("sched"));
     // Whatever comes in between makes the offset larger, and a wait seem shorter: it will not end early.
-    const uint64_t now_ns = monotonic_ns();
+    const uint64_t now = now_ns(CLOCK_MONOTONIC);
     if (!own) return std::nullopt;
-    const uint64_t offset = now_ns - own->exec_start_ns;
+    const uint64_t offset = now - own->exec_start_ns;
     if (!least || static_cast<int64_t>(offset - *least) < 0) least = offset;
   }
   return least;
@@ -99,8 +93,8 @@ std::optional<uint64_t> WaitBegins::waited_ns(pid_t tid, uint64_t voluntary_swit
   if (begin == begins_.end()) return std::nullopt;
   // It went to sleep once more, in the stop. If it did so in between as well, this wait began a moment ago.
   if (voluntary_switches != begin->second.voluntary_switches + 1) return std::nullopt;
-  const uint64_t now_ns = monotonic_ns();
-  return now_ns > begin->second.slept_at_ns ? now_ns - begin->second.slept_at_ns : 0;
+  const uint64_t now = now_ns(CLOCK_MONOTONIC);
+  return now > begin->second.slept_at_ns ? now - begin->second.slept_at_ns : 0;
 }
 
 }  // namespace stasis

@@ -10,9 +10,8 @@
 
 namespace stasis {
 
-// The buffer of a copy: large enough that calls do not count, small enough to stay in the processor's cache
-// (128 KiB to 1 MiB measure the same; 4 MiB is slower on tmpfs), and
-// as small as that allows: its pages are fresh memory.
+// The buffer of a copy: large enough that calls do not count, small enough to stay in the processor's cache (128 KiB
+// to 1 MiB measure the same; 4 MiB is slower on tmpfs), and as small as that allows: its pages are fresh memory.
 inline constexpr size_t copy_block_bytes = size_t{128} << 10;
 // Less than this is done sooner than a second thread starts to help.
 inline constexpr uint64_t bytes_worth_a_thread = uint64_t{16} << 20;

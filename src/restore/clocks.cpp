@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/nanoseconds.h"
 #include "kernel/proc.h"
 #include "kernel/uapi.h"
 
@@ -47,13 +48,13 @@ std::string text(const char* clock, Nanoseconds t) {
 }  // namespace
 
 uint64_t RestoredClocks::went_on_ns() const {
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - since).count());
+  return now_ns(CLOCK_MONOTONIC) - since_ns;
 }
 
 RestoredClocks restored_clocks(const pb::timens_entry& saved) {
   return {.monotonic_ns = static_cast<uint64_t>(saved_time(saved.monotonic())),
           .boottime_ns = static_cast<uint64_t>(saved_time(saved.boottime())),
-          .since = Clock::now()};
+          .since_ns = now_ns(CLOCK_MONOTONIC)};
 }
 
 ClocksOfChildren::ClocksOfChildren(const pb::timens_entry& saved) {

@@ -10,7 +10,7 @@ namespace stasis {
 // The clocks of the restored tasks: they read this at one moment of ours, and go on from there.
 struct RestoredClocks {
   uint64_t monotonic_ns = 0, boottime_ns = 0;
-  Clock::time_point since;
+  uint64_t since_ns = 0;  // of ours: CLOCK_MONOTONIC
   uint64_t went_on_ns() const;
 };
 RestoredClocks restored_clocks(const pb::timens_entry& saved);

@@ -95,8 +95,7 @@ class Restore {
       if (plan_.clocks && options_.time_namespace) {
         clocks.emplace(*plan_.clocks);
         clocks_ = restored_clocks(*plan_.clocks);
-        files_->set_clocks_began(
-            static_cast<uint64_t>(clocks_->since.time_since_epoch() / std::chrono::nanoseconds(1)));
+        files_->set_clocks_began(clocks_->since_ns);
       }
       tree_->build(options_.sibling);
     }

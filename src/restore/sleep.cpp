@@ -10,13 +10,12 @@
 #include <optional>
 
 #include "base/log.h"
+#include "base/nanoseconds.h"
 #include "objects/task/timed_call.h"
 
 namespace stasis {
 
 namespace {
-
-constexpr uint64_t kSecond_ns = 1'000'000'000, kMillisecond_ns = 1'000'000;
 
 // The kernel writes what is left of a sleep to its caller, if there is a place for it. That is exact.
 std::optional<uint64_t> told_to_caller(const SleepRestart& sleep, arch::CallForm form, pid_t pid) {
@@ -26,26 +25,22 @@ std::optional<uint64_t> told_to_caller(const SleepRestart& sleep, arch::CallForm
   return read_time_ns(pid, sleep.args[argument], form.time32);
 }
 
-std::optional<timespec> time_left(const SleepRestart& sleep, arch::CallForm form, pid_t pid) {
+std::optional<uint64_t> time_left_ns(const SleepRestart& sleep, arch::CallForm form, pid_t pid) {
   auto left_ns = told_to_caller(sleep, form, pid);
   if (!left_ns) left_ns = sleep.left_ns;
   if (!left_ns) return std::nullopt;
-  *left_ns -= std::min(*left_ns, sleep.clocks_went_on_ns);
-  return timespec{.tv_sec = static_cast<time_t>(*left_ns / kSecond_ns),
-                  .tv_nsec = static_cast<long>(*left_ns % kSecond_ns)};
+  return *left_ns - std::min(*left_ns, sleep.clocks_went_on_ns);
 }
 
 // By the call that the thread made: what the kernel keeps of it depends on the width.
-SyscallBatch::Call shorter_call(const SleepRestart& sleep, arch::CallForm form, const timespec& left,
-                                SyscallBatch& batch) {
+SyscallBatch::Call shorter_call(const SleepRestart& sleep, arch::CallForm form, uint64_t left_ns, SyscallBatch& batch) {
   const uint64_t* args = sleep.args;
   const auto number = static_cast<long>(sleep.number | (sleep.compat ? arch::kCompatCall : 0));
   if (form.number == SYS_poll) {
-    const int64_t left_ms =
-        left.tv_sec * 1000 +
-        static_cast<int64_t>((static_cast<uint64_t>(left.tv_nsec) + kMillisecond_ns - 1) / kMillisecond_ns);
-    return batch.call(number, {args[0], args[1], std::min<int64_t>(left_ms, INT_MAX)});
+    const uint64_t left_ms = (left_ns + kMillisecond_ns - 1) / kMillisecond_ns;
+    return batch.call(number, {args[0], args[1], std::min<uint64_t>(left_ms, INT_MAX)});
   }
+  const timespec left = to_timespec(left_ns);
   const std::array<int32_t, 2> left32{static_cast<int32_t>(left.tv_sec), static_cast<int32_t>(left.tv_nsec)};
   const BatchData limit = form.time32 ? batch.object(left32) : batch.object(left);
   switch (form.number) {
@@ -71,14 +66,15 @@ void restart_sleep(Puppet& puppet, Tracee& thread, unsigned slot, const SleepRes
   const auto form = arch::native_form(sleep.number, sleep.compat);
   if (!sleep.known || !form) return;
   const bool endless = form->number == SYS_poll && static_cast<int32_t>(sleep.args[2]) < 0;
-  const auto left = endless || !can_be_shortened(form->number) ? std::nullopt : time_left(sleep, *form, thread.tid());
-  if (!left) {
+  const auto left_ns =
+      endless || !can_be_shortened(form->number) ? std::nullopt : time_left_ns(sleep, *form, thread.tid());
+  if (!left_ns) {
     arch::set_call_number(regs, sleep.number);
     return;
   }
 
   SyscallBatch batch;
-  const SyscallBatch::Call call = shorter_call(sleep, *form, *left, batch);
+  const SyscallBatch::Call call = shorter_call(sleep, *form, *left_ns, batch);
   puppet.host().start(thread, slot, batch);
   // The first tries may come before it sleeps.
   for (int tries = 0; tries < 1000; ++tries) {

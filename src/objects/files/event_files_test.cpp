@@ -5,8 +5,8 @@
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
-#include <time.h>
 
+#include "base/nanoseconds.h"
 #include "objects/files/eventfd.h"
 #include "objects/files/pidfd.h"
 #include "objects/files/signalfd.h"
@@ -138,11 +138,6 @@ TEST(PidFds, OfAnotherProcessIsRefused) {
 
 // ---- timerfd ---------------------------------------------------------------------------------------------
 
-uint64_t now_ns(clockid_t clock) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
 Fd timer(int clock, int flags, timespec value, timespec interval) {
   Fd fd(::timerfd_create(clock, TFD_NONBLOCK));
   const itimerspec times{interval, value};

@@ -41,9 +41,7 @@ bool EventFd::match(const FileView& view) {
 }
 
 void EventFd::dump(const FileView& view, DumpFiles& files, Shared&, State& state) {
-  state.id = view.id;
-  state.flags = view.flags;
-  state.owner = dump_file_owner(view, files);
+  dump_open_file(view, files, state);
   const std::string info = own_fdinfo(view.fd);
   const auto counter = fdinfo_number(info, "eventfd-count", 16);
   if (!counter) throw dump_failed(view, "fdinfo does not tell the counter of an eventfd", 0);
@@ -53,20 +51,14 @@ void EventFd::dump(const FileView& view, DumpFiles& files, Shared&, State& state
 }
 
 void EventFd::encode(const State& state, pb::file_entry& out) {
-  out.set_type(type);
-  out.set_id(state.id);
   pb::eventfd_file_entry& efd = *out.mutable_efd();
-  efd.set_id(state.id);
-  efd.set_flags(state.flags);
+  encode_open_file(state, type, out, efd);
   efd.set_counter(state.counter);
-  encode_file_owner(state.owner, *efd.mutable_fown());
 }
 
 void EventFd::decode(const pb::file_entry& in, State& state) {
   const pb::eventfd_file_entry& efd = in.efd();
-  state.id = efd.id();
-  state.flags = efd.flags();
-  state.owner = decode_file_owner(efd.fown());
+  decode_open_file(efd, state);
   state.counter = efd.counter();
   if (state.counter == UINT64_MAX) throw Error(Reason::IMAGE_CORRUPT, "the counter of an eventfd is too large");
 }

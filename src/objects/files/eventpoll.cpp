@@ -76,9 +76,7 @@ bool EventPoll::match(const FileView& view) {
 }
 
 void EventPoll::dump(const FileView& view, DumpFiles& files, Shared& shared, State& state) {
-  state.id = view.id;
-  state.flags = view.flags;
-  state.owner = dump_file_owner(view, files);
+  dump_open_file(view, files, state);
   *state.watched = parse(own_fdinfo(view.fd), view);
   shared.seen.push_back({state.watched, view.pid, view.number, view.who()});
 }
@@ -111,12 +109,8 @@ void EventPoll::conclude(DumpFiles& files, Shared& shared) {
 }
 
 void EventPoll::encode(const State& state, pb::file_entry& out) {
-  out.set_type(type);
-  out.set_id(state.id);
   pb::eventpoll_file_entry& epoll = *out.mutable_epfd();
-  epoll.set_id(state.id);
-  epoll.set_flags(state.flags);
-  encode_file_owner(state.owner, *epoll.mutable_fown());
+  encode_open_file(state, type, out, epoll);
   for (const Registration& r : *state.watched) {
     pb::eventpoll_tfd_entry& entry = *epoll.add_tfd();
     entry.set_id(state.id);
@@ -131,9 +125,7 @@ void EventPoll::encode(const State& state, pb::file_entry& out) {
 
 void EventPoll::decode(const pb::file_entry& in, State& state) {
   const pb::eventpoll_file_entry& epoll = in.epfd();
-  state.id = epoll.id();
-  state.flags = epoll.flags();
-  state.owner = decode_file_owner(epoll.fown());
+  decode_open_file(epoll, state);
   for (const pb::eventpoll_tfd_entry& entry : epoll.tfd()) {
     if (entry.tfd() > INT32_MAX / 2) throw Error(Reason::IMAGE_CORRUPT, "an epoll descriptor watches no number");
     state.watched->push_back({.number = static_cast<int>(entry.tfd()),

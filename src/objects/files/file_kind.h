@@ -177,6 +177,29 @@ FileOwner decode_file_owner(const pb::fown_entry& in);
 // Sets signal and owner on `fd` if there are any; every task of the tree exists (O-25).
 void restore_file_owner(const FileOwner& owner, int fd, const RestoreFiles& files, std::string_view what);
 
+// What the State and the message of nearly every kind have: id, flags and owner.
+template <class State>
+void dump_open_file(const FileView& view, const DumpFiles& files, State& state) {
+  state.id = view.id;
+  state.flags = view.flags;
+  state.owner = dump_file_owner(view, files);
+}
+// `entry`: the kind's own part of `out`.
+template <class State, class Entry>
+void encode_open_file(const State& state, pb::fd_types type, pb::file_entry& out, Entry& entry) {
+  out.set_type(type);
+  out.set_id(state.id);
+  entry.set_id(state.id);
+  entry.set_flags(state.flags);
+  encode_file_owner(state.owner, *entry.mutable_fown());
+}
+template <class Entry, class State>
+void decode_open_file(const Entry& entry, State& state) {
+  state.id = entry.id();
+  state.flags = entry.flags();
+  state.owner = decode_file_owner(entry.fown());
+}
+
 // /proc/self/fdinfo of an open file of this program, and a line of it (not the first): the number behind "NAME:".
 std::string own_fdinfo(int fd);
 std::optional<uint64_t> fdinfo_number(std::string_view fdinfo, std::string_view name, int base = 10);

@@ -150,9 +150,7 @@ bool Memfd::match(const FileView& view) {
 }
 
 void Memfd::dump(const FileView& view, DumpFiles& files, Shared& shared, State& state) {
-  state.id = view.id;
-  state.flags = view.flags;
-  state.owner = dump_file_owner(view, files);
+  dump_open_file(view, files, state);
   const off_t pos = view.path_only() ? 0 : ::lseek(view.fd, 0, SEEK_CUR);
   state.pos = pos < 0 ? 0 : static_cast<uint64_t>(pos);
   const auto next_id = static_cast<uint32_t>(shared.dumped.size() + 1);
@@ -162,13 +160,9 @@ void Memfd::dump(const FileView& view, DumpFiles& files, Shared& shared, State& 
 }
 
 void Memfd::encode(const State& state, pb::file_entry& out) {
-  out.set_type(pb::MEMFD);
-  out.set_id(state.id);
   pb::memfd_file_entry& memfd = *out.mutable_memfd();
-  memfd.set_id(state.id);
-  memfd.set_flags(state.flags);
+  encode_open_file(state, pb::MEMFD, out, memfd);
   memfd.set_pos(state.pos);
-  encode_file_owner(state.owner, *memfd.mutable_fown());
   memfd.set_inode_id(state.inode_id);
 }
 
@@ -192,10 +186,8 @@ void Memfd::write_images(Shared& shared, ImageStore& store) {
 
 void Memfd::decode(const pb::file_entry& in, State& state) {
   const pb::memfd_file_entry& memfd = in.memfd();
-  state.id = memfd.id();
-  state.flags = memfd.flags();
+  decode_open_file(memfd, state);
   state.pos = memfd.pos();
-  state.owner = decode_file_owner(memfd.fown());
   state.inode_id = memfd.inode_id();
 }
 

@@ -83,9 +83,7 @@ bool PidFd::match(const FileView& view) {
 }
 
 void PidFd::dump(const FileView& view, DumpFiles& files, Shared&, State& state) {
-  state.id = view.id;
-  state.flags = view.flags;
-  state.owner = dump_file_owner(view, files);
+  dump_open_file(view, files, state);
   state.inode = static_cast<uint32_t>(view.st.st_ino);
   const std::string info = own_fdinfo(view.fd);
   const auto pid = fdinfo_number(info, "Pid");
@@ -103,23 +101,17 @@ void PidFd::dump(const FileView& view, DumpFiles& files, Shared&, State& state) 
 }
 
 void PidFd::encode(const State& state, pb::file_entry& out) {
-  out.set_type(type);
-  out.set_id(state.id);
   pb::pidfd_entry& entry = *out.mutable_pidfd();
-  entry.set_id(state.id);
+  encode_open_file(state, type, out, entry);
   entry.set_ino(state.inode);
-  entry.set_flags(state.flags);
   entry.set_nspid(state.pid);
-  encode_file_owner(state.owner, *entry.mutable_fown());
 }
 
 void PidFd::decode(const pb::file_entry& in, State& state) {
   const pb::pidfd_entry& entry = in.pidfd();
-  state.id = entry.id();
+  decode_open_file(entry, state);
   state.inode = entry.ino();
-  state.flags = entry.flags();
   state.pid = entry.nspid() > 0 ? entry.nspid() : -1;
-  state.owner = decode_file_owner(entry.fown());
 }
 
 void PidFd::encode_extension(const State& state, pb::extension_file& out) {

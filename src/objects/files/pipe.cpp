@@ -155,10 +155,8 @@ bool Pipe::match(const FileView& view) {
 }
 
 void Pipe::dump(const FileView& view, DumpFiles& files, Shared& shared, State& state) {
-  state.id = view.id;
   state.pipe_id = static_cast<uint32_t>(view.st.st_ino);
-  state.flags = view.flags;
-  state.owner = dump_file_owner(view, files);
+  dump_open_file(view, files, state);
 
   Ends& ends = shared.ends[state.pipe_id];
   if (ends.who.empty()) ends.who = view.who();
@@ -184,13 +182,9 @@ void Pipe::conclude(DumpFiles& files, Shared& shared) {
 }
 
 void Pipe::encode(const State& state, pb::file_entry& out) {
-  out.set_type(pb::PIPE);
-  out.set_id(state.id);
   pb::pipe_entry& pipe = *out.mutable_pipe();
-  pipe.set_id(state.id);
+  encode_open_file(state, pb::PIPE, out, pipe);
   pipe.set_pipe_id(state.pipe_id);
-  pipe.set_flags(state.flags);
-  encode_file_owner(state.owner, *pipe.mutable_fown());
 }
 
 void Pipe::write_images(Shared& shared, ImageStore& store) {
@@ -210,10 +204,8 @@ void Pipe::write_images(Shared& shared, ImageStore& store) {
 
 void Pipe::decode(const pb::file_entry& in, State& state) {
   const pb::pipe_entry& pipe = in.pipe();
-  state.id = pipe.id();
+  decode_open_file(pipe, state);
   state.pipe_id = pipe.pipe_id();
-  state.flags = pipe.flags();
-  state.owner = decode_file_owner(pipe.fown());
   if ((state.flags & O_ACCMODE) == O_ACCMODE)
     throw Error(Reason::IMAGE_CORRUPT, "a pipe has an impossible access mode").object(pipe_key(state.pipe_id));
 }

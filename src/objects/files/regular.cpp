@@ -146,10 +146,8 @@ bool RegularFile::match(const FileView& view) {
 
 void RegularFile::dump(const FileView& view, DumpFiles& files, Shared&, State& state) {
   if (!leads_to(view.link, view.st)) refuse_unreachable(view.st, view.link, view.who());
-  state.id = view.id;
-  state.flags = view.flags;
   state.path = view.link;
-  state.owner = dump_file_owner(view, files);
+  dump_open_file(view, files, state);
   // Fails for files without a position; the kernel then ignores one, too.
   const off_t pos = view.path_only() ? 0 : ::lseek(view.fd, 0, SEEK_CUR);
   state.pos = pos < 0 ? 0 : static_cast<uint64_t>(pos);
@@ -167,13 +165,9 @@ RegularFile::State describe_path_file(const PathFile& file, uint32_t id) {
 }
 
 void RegularFile::encode(const State& state, pb::file_entry& out) {
-  out.set_type(pb::REG);
-  out.set_id(state.id);
   pb::reg_file_entry& reg = *out.mutable_reg();
-  reg.set_id(state.id);
-  reg.set_flags(state.flags);
+  encode_open_file(state, pb::REG, out, reg);
   reg.set_pos(state.pos);
-  encode_file_owner(state.owner, *reg.mutable_fown());
   reg.set_name(state.path);
   if (state.mount_id >= 0) reg.set_mnt_id(state.mount_id);
   if (state.size_bytes) reg.set_size(*state.size_bytes);
@@ -184,10 +178,8 @@ void RegularFile::encode(const State& state, pb::file_entry& out) {
 
 void RegularFile::decode(const pb::file_entry& in, State& state) {
   const pb::reg_file_entry& reg = in.reg();
-  state.id = reg.id();
-  state.flags = reg.flags();
+  decode_open_file(reg, state);
   state.pos = reg.pos();
-  state.owner = decode_file_owner(reg.fown());
   state.path = reg.name();
   state.mount_id = reg.mnt_id();
   if (reg.has_size()) state.size_bytes = reg.size();

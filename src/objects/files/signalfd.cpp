@@ -22,29 +22,21 @@ bool SignalFd::match(const FileView& view) {
 }
 
 void SignalFd::dump(const FileView& view, DumpFiles& files, Shared&, State& state) {
-  state.id = view.id;
-  state.flags = view.flags;
-  state.owner = dump_file_owner(view, files);
+  dump_open_file(view, files, state);
   const auto signals = fdinfo_number(own_fdinfo(view.fd), "sigmask", 16);
   if (!signals) throw Error(Reason::SYSTEM, "fdinfo does not tell the signals of a signalfd").object(view.who());
   state.signals = *signals;
 }
 
 void SignalFd::encode(const State& state, pb::file_entry& out) {
-  out.set_type(type);
-  out.set_id(state.id);
   pb::signalfd_entry& sfd = *out.mutable_sgfd();
-  sfd.set_id(state.id);
-  sfd.set_flags(state.flags);
+  encode_open_file(state, type, out, sfd);
   sfd.set_sigmask(state.signals);
-  encode_file_owner(state.owner, *sfd.mutable_fown());
 }
 
 void SignalFd::decode(const pb::file_entry& in, State& state) {
   const pb::signalfd_entry& sfd = in.sgfd();
-  state.id = sfd.id();
-  state.flags = sfd.flags();
-  state.owner = decode_file_owner(sfd.fown());
+  decode_open_file(sfd, state);
   state.signals = sfd.sigmask();
 }
 

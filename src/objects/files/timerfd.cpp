@@ -3,36 +3,21 @@
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 
 #include "base/error.h"
+#include "base/nanoseconds.h"
 #include "proto/timerfd.pb.h"
 
 namespace stasis {
 namespace {
 
-constexpr uint64_t second_ns = 1'000'000'000;
 constexpr uint32_t absolute = TFD_TIMER_ABSTIME;
 // Sets what a read will return (Linux 3.17, CONFIG_CHECKPOINT_RESTORE); _IOW('T', 0, __u64).
 constexpr unsigned long set_ticks = 0x40085400;
-
-uint64_t nanoseconds(const timespec& t) {
-  return static_cast<uint64_t>(t.tv_sec) * second_ns + static_cast<uint64_t>(t.tv_nsec);
-}
-
-timespec to_timespec(uint64_t ns) {
-  return {.tv_sec = static_cast<time_t>(ns / second_ns), .tv_nsec = static_cast<long>(ns % second_ns)};
-}
-
-uint64_t now_ns(clockid_t clock) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return nanoseconds(now);
-}
 
 bool is_real_time(int clock) {
   return clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_ALARM;
@@ -84,9 +69,7 @@ bool TimerFd::match(const FileView& view) {
 }
 
 void TimerFd::dump(const FileView& view, DumpFiles& files, Shared&, State& state) {
-  state.id = view.id;
-  state.flags = view.flags;
-  state.owner = dump_file_owner(view, files);
+  dump_open_file(view, files, state);
   // One with an interval stands still from an expiry to the next read, or to this call.
   itimerspec times{};
   if (::timerfd_gettime(view.fd, &times) != 0)
@@ -109,35 +92,29 @@ void TimerFd::dump(const FileView& view, DumpFiles& files, Shared&, State& state
 }
 
 void TimerFd::encode(const State& state, pb::file_entry& out) {
-  out.set_type(type);
-  out.set_id(state.id);
   pb::timerfd_entry& tfd = *out.mutable_tfd();
-  tfd.set_id(state.id);
-  tfd.set_flags(state.flags);
-  encode_file_owner(state.owner, *tfd.mutable_fown());
+  encode_open_file(state, type, out, tfd);
   tfd.set_clockid(static_cast<uint32_t>(state.clock));
   tfd.set_ticks(state.ticks);
   tfd.set_settime_flags(state.set_flags);
-  tfd.set_vsec(state.left_ns / second_ns);
-  tfd.set_vnsec(state.left_ns % second_ns);
-  tfd.set_isec(state.interval_ns / second_ns);
-  tfd.set_insec(state.interval_ns % second_ns);
+  tfd.set_vsec(state.left_ns / kSecond_ns);
+  tfd.set_vnsec(state.left_ns % kSecond_ns);
+  tfd.set_isec(state.interval_ns / kSecond_ns);
+  tfd.set_insec(state.interval_ns % kSecond_ns);
 }
 
 void TimerFd::decode(const pb::file_entry& in, State& state) {
-  constexpr uint64_t kMost_s = INT64_MAX / second_ns;  // of the kernel
+  constexpr uint64_t kMost_s = INT64_MAX / kSecond_ns;  // of the kernel
   const pb::timerfd_entry& tfd = in.tfd();
-  state.id = tfd.id();
-  state.flags = tfd.flags();
-  state.owner = decode_file_owner(tfd.fown());
+  decode_open_file(tfd, state);
   state.clock = static_cast<int>(tfd.clockid());
   state.set_flags = tfd.settime_flags();
   state.ticks = tfd.ticks();
-  if (tfd.vsec() > kMost_s || tfd.isec() > kMost_s || tfd.vnsec() >= second_ns || tfd.insec() >= second_ns ||
+  if (tfd.vsec() > kMost_s || tfd.isec() > kMost_s || tfd.vnsec() >= kSecond_ns || tfd.insec() >= kSecond_ns ||
       (state.set_flags & ~uint32_t{TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET}) != 0)
     throw Error(Reason::IMAGE_CORRUPT, "a timerfd makes no sense");
-  state.left_ns = tfd.vsec() * second_ns + tfd.vnsec();
-  state.interval_ns = tfd.isec() * second_ns + tfd.insec();
+  state.left_ns = tfd.vsec() * kSecond_ns + tfd.vnsec();
+  state.interval_ns = tfd.isec() * kSecond_ns + tfd.insec();
 }
 
 void TimerFd::encode_extension(const State& state, pb::extension_file& out) {

@@ -159,10 +159,8 @@ bool Terminal::match(const FileView& view) {
 void Terminal::dump(const FileView& view, DumpFiles& files, Shared& shared, State& state) {
   require_outside(view, files, shared);
   const Identity identity = identify(view.st.st_rdev);
-  state.id = view.id;
   state.info_id = identity.index << 1;  // the odd ids are masters
-  state.flags = view.flags;
-  state.owner = dump_file_owner(view, files);
+  dump_open_file(view, files, state);
   if (!shared.infos.contains(state.info_id))
     shared.infos.emplace(state.info_id, describe(view, identity, state.info_id));
   state.node_id = files.add_path_file(
@@ -170,13 +168,9 @@ void Terminal::dump(const FileView& view, DumpFiles& files, Shared& shared, Stat
 }
 
 void Terminal::encode(const State& state, pb::file_entry& out) {
-  out.set_type(pb::TTY);
-  out.set_id(state.id);
   pb::tty_file_entry& tty = *out.mutable_tty();
-  tty.set_id(state.id);
+  encode_open_file(state, pb::TTY, out, tty);
   tty.set_tty_info_id(state.info_id);
-  tty.set_flags(state.flags);
-  encode_file_owner(state.owner, *tty.mutable_fown());
   if (state.node_id != 0) tty.set_regf_id(state.node_id);
 }
 
@@ -187,10 +181,8 @@ void Terminal::write_images(Shared& shared, ImageStore& store) {
 
 void Terminal::decode(const pb::file_entry& in, State& state) {
   const pb::tty_file_entry& tty = in.tty();
-  state.id = tty.id();
+  decode_open_file(tty, state);
   state.info_id = tty.tty_info_id();
-  state.flags = tty.flags();
-  state.owner = decode_file_owner(tty.fown());
   state.node_id = tty.regf_id();
 }
 

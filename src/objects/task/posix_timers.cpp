@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/nanoseconds.h"
 #include "kernel/uapi.h"
 
 namespace stasis {
@@ -28,7 +29,6 @@ struct KernelSigevent {
 };
 static_assert(sizeof(KernelSigevent) == 64);
 
-constexpr uint64_t kSecond_ns = 1'000'000'000;
 constexpr int kThreadCpuClock = -2;  // as /proc shows CLOCK_THREAD_CPUTIME_ID
 
 int notify_of(const PosixTimer& timer) {
@@ -96,9 +96,8 @@ void PosixTimers::answer(const SyscallBatch& batch, const Ask& ask, State& state
     timer.times = batch.value<Times>(ask.timers[i].times);
     timer.overrun = static_cast<uint32_t>(batch.result(ask.timers[i].overrun));
     if (!ask.monotonic_ns || !timer.times.runs() || timer.measures_cpu_time()) continue;
-    const auto now = batch.value<timespec>(ask.timers[i].now);
-    const uint64_t now_ns = static_cast<uint64_t>(now.tv_sec) * kSecond_ns + static_cast<uint64_t>(now.tv_nsec);
-    if (now_ns > *ask.monotonic_ns) timer.times.set_left_ns(timer.times.left_ns() + now_ns - *ask.monotonic_ns);
+    const uint64_t now = nanoseconds(batch.value<timespec>(ask.timers[i].now));
+    if (now > *ask.monotonic_ns) timer.times.set_left_ns(timer.times.left_ns() + now - *ask.monotonic_ns);
   }
 }
 

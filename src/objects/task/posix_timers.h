@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/nanoseconds.h"
 #include "objects/task_object.h"
 
 namespace stasis {
@@ -15,8 +16,8 @@ struct PosixTimers {
   struct Times {  // struct itimerspec of a 64-bit machine
     uint64_t interval_s = 0, interval_ns = 0, value_s = 0, value_ns = 0;
     bool runs() const { return (value_s | value_ns) != 0; }
-    uint64_t left_ns() const { return value_s * 1'000'000'000 + value_ns; }
-    void set_left_ns(uint64_t ns) { value_s = ns / 1'000'000'000, value_ns = ns % 1'000'000'000; }
+    uint64_t left_ns() const { return value_s * kSecond_ns + value_ns; }
+    void set_left_ns(uint64_t ns) { value_s = ns / kSecond_ns, value_ns = ns % kSecond_ns; }
   };
   struct Timer {
     int id = 0;

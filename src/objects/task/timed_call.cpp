@@ -10,13 +10,12 @@
 #include <climits>
 
 #include "base/log.h"
+#include "base/nanoseconds.h"
 #include "kernel/process.h"
 
 namespace stasis {
 
 namespace {
-
-constexpr uint64_t kSecond_ns = 1'000'000'000, kMillisecond_ns = 1'000'000;
 
 std::optional<TimedCall> with_timespec(int argument, uint64_t address) {
   if (address == 0) return std::nullopt;
@@ -133,8 +132,7 @@ void shorten_wait(arch::Registers& regs, uint64_t left_ns, pid_t memory_of) {
   }
   const uint64_t room = room_for_timespec(form->number, regs);
   if (room == 0) return;
-  const timespec left{.tv_sec = static_cast<time_t>(left_ns / kSecond_ns),
-                      .tv_nsec = static_cast<long>(left_ns % kSecond_ns)};
+  const timespec left = to_timespec(left_ns);
   const int32_t left32[2] = {static_cast<int32_t>(left.tv_sec), static_cast<int32_t>(left.tv_nsec)};
   const int error = call->time32 ? process_vm_write_all(memory_of, room, left32, sizeof left32)
                                  : process_vm_write_all(memory_of, room, &left, sizeof left);
