@@ -1,12 +1,12 @@
 // A process whose main thread has ended while others go on; one of them has a child, with a parent-death signal of its
 // own. When the last one ends as a thread, the parent sees its status (before Linux 6.2: that of the main thread).
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
+#include "start_thread.h"
 #include "subject.h"
 
 enum { kThreads = 3, kStatus = 42 };
@@ -44,7 +44,7 @@ static pid_t start_child(void) {
   REQUIRE(prctl(PR_SET_NAME, "leaderless") == 0);
   for (int i = 0; i < kThreads; i++) {
     pthread_t thread;
-    REQUIRE(pthread_create(&thread, NULL, beat, (void*)(intptr_t)i) == 0);
+    start_thread(&thread, beat, (void*)(intptr_t)i);
   }
   syscall(SYS_exit, kStatus);
   return 0;

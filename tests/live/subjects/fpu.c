@@ -2,9 +2,9 @@
 // stack and control word, MXCSR, SSE, and AVX or AVX-512 registers where the CPU has them.
 //
 // A third thread talks to the driver; the holders only look at a word in memory.
-#include <pthread.h>
 #include <stddef.h>
 
+#include "start_thread.h"
 #include "subject.h"
 
 #if !defined(__x86_64__)
@@ -141,8 +141,8 @@ static void* talk(void* unused) {
 int main(int argc, char** argv) {
   subject_start(argc, argv);
   pthread_t talker;
-  REQUIRE(pthread_create(&holders[1].thread, NULL, hold, &holders[1]) == 0);
-  REQUIRE(pthread_create(&talker, NULL, talk, NULL) == 0);
+  start_thread(&holders[1].thread, hold, &holders[1]);
+  start_thread(&talker, talk, NULL);
   hold(&holders[0]);
   pthread_join(talker, NULL);
   pthread_join(holders[1].thread, NULL);

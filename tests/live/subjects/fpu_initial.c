@@ -1,7 +1,7 @@
 // Extended registers that are mostly in their initial state, which the processor does not store: MXCSR alone is set in
 // one thread, and the status word of the x87 unit (with an exception that was met) in another.
-#include <pthread.h>
 
+#include "start_thread.h"
 #include "subject.h"
 
 #if !defined(__x86_64__)
@@ -63,7 +63,7 @@ static void* hold(void* argument) {
 
 int main(int argc, char** argv) {
   subject_start(argc, argv);
-  for (int i = 0; i < 2; i++) REQUIRE(pthread_create(&holders[i].thread, NULL, hold, &holders[i]) == 0);
+  for (int i = 0; i < 2; i++) start_thread(&holders[i].thread, hold, &holders[i]);
   for (subject_ready(); subject_next(); subject_verdict())
     for (int i = 0; i < 2; i++) {
       struct holder* holder = &holders[i];

@@ -1,6 +1,6 @@
 // Working directory, root and umask of two processes and of a thread that shares them.
-#include <pthread.h>
 
+#include "start_thread.h"
 #include "subject.h"
 
 static volatile mode_t thread_umask = 07777;
@@ -52,7 +52,7 @@ int main(int argc, char** argv) {
   if (child == 0) child_main(second);
   REQUIRE(child > 0 && WAIT_UNTIL(access(subject_path("child"), F_OK) == 0));
   pthread_t thread;
-  REQUIRE(pthread_create(&thread, NULL, sharing_thread, NULL) == 0);
+  start_thread(&thread, sharing_thread, NULL);
 
   for (subject_ready(); subject_next(); subject_verdict()) {
     check_directory(first, 0027);

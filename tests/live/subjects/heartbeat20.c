@@ -1,9 +1,9 @@
 // Twenty threads, each raising a counter of its own in a file that others can map: a watcher sees at once when one
 // of them stops, and for how long. Layout of `beats`: 20 cells of 64 bytes, {u64 count; u64 wrong}.
 #include <poll.h>
-#include <pthread.h>
 #include <sys/mman.h>
 
+#include "start_thread.h"
 #include "subject.h"
 
 enum { kThreads = 20 };
@@ -57,7 +57,7 @@ int main(int argc, char** argv) {
   close(fd);
   for (int i = 1; i < kThreads; i++) {
     pthread_t thread;
-    REQUIRE(pthread_create(&thread, NULL, beat, &cells[i]) == 0);
+    start_thread(&thread, beat, &cells[i]);
   }
 #ifdef HEARTBEAT_SANDBOX
   enter_sandbox();

@@ -1,9 +1,9 @@
 // Sleeping calls with a limit: the total time is right, and none comes back early or with EINTR. Each thread
 // sleeps again for every generation; the checkpoint falls into the sleep.
 #include <poll.h>
-#include <pthread.h>
 #include <semaphore.h>
 
+#include "start_thread.h"
 #include "subject.h"
 
 enum { kSleepMs = 2500, kToleranceMs = 900, kKinds = 5 };
@@ -68,7 +68,7 @@ int main(int argc, char** argv) {
     kinds[i] = i;
     sem_init(&start[i], 0, 1);
     pthread_t thread;
-    REQUIRE(pthread_create(&thread, NULL, sleeper, &kinds[i]) == 0);
+    start_thread(&thread, sleeper, &kinds[i]);
   }
   sleep_ms(100);
 

@@ -1,10 +1,10 @@
 // Stopped children: one whose stop the parent has not collected yet, one whose stop it has, one stopped by SIGTSTP, and
 // one with a second thread and with further stop signals pending. They come back stopped, report the same once, and go
 // on by SIGCONT. The parent sees no SIGCHLD that it has not seen before.
-#include <pthread.h>
 #include <signal.h>
 #include <sys/syscall.h>
 
+#include "start_thread.h"
 #include "subject.h"
 
 enum { kChildren = 5, kCollected = 1, kThreaded = 3, kCollectedTerminal = 4 };
@@ -32,7 +32,7 @@ static void* idle(void* unused) {
 static void count_forever(int index) {
   char name[16];
   pthread_t thread;
-  if (index == kThreaded) REQUIRE(pthread_create(&thread, NULL, idle, NULL) == 0);
+  if (index == kThreaded) start_thread(&thread, idle, NULL);
   snprintf(name, sizeof name, "beat.%d", index);
   for (long count = 1;; count++) {
     char text[32];
