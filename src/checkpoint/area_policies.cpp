@@ -4,8 +4,7 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
-#include <cstring>
-#include <optional>
+#include <bit>
 
 #include "kernel/number_set.h"
 
@@ -18,28 +17,19 @@ constexpr size_t kNodesAtOnce = 8;
 constexpr size_t kQuestionBytes = 104;  // an entry of the table and the answer, rounded up
 constexpr size_t kManyAreas = 1500;
 
-// Words of a set of nodes; nothing without NUMA.
-const std::optional<uint32_t>& limit() {
-  static const std::optional<uint32_t> bits = memory_node_limit();
-  return bits;
-}
-
 bool has_one_node() {
-  static const bool one = [] {
-    const NumberSet nodes = nodes_with_memory();
-    return nodes.words().size() == 1 && (nodes.words()[0] & (nodes.words()[0] - 1)) == 0;
-  }();
-  return one;
+  const auto words = nodes_with_memory().words();
+  return words.size() == 1 && std::has_single_bit(words[0]);
 }
 
 bool is_asked(std::span<const Vma> areas) {
-  return limit() && (areas.size() <= kManyAreas || !has_one_node());
+  return memory_node_limit() && (areas.size() <= kManyAreas || !has_one_node());
 }
 
 }  // namespace
 
 void AreaPolicies::prepare() {
-  limit();
+  memory_node_limit();
   has_one_node();
 }
 
@@ -60,10 +50,10 @@ bool AreaPolicies::ask(std::span<const Vma> areas, SyscallBatch& batch) {
   }
   if (!asked_nodes_) return true;
   for (; next_found_ < found_.size() && questions_.size() < kNodesAtOnce; ++next_found_) {
-    const BatchData mode = batch.space(sizeof(uint64_t)), nodes = batch.space(*limit() / 8);
+    const BatchData mode = batch.space(sizeof(uint64_t)), nodes = batch.space(*memory_node_limit() / 8);
     questions_.push_back(
-        {batch.must(SYS_get_mempolicy, {mode, nodes, *limit(), found_[next_found_].start, MPOL_F_ADDR}), next_found_,
-         mode, nodes});
+        {batch.must(SYS_get_mempolicy, {mode, nodes, *memory_node_limit(), found_[next_found_].start, MPOL_F_ADDR}),
+         next_found_, mode, nodes});
   }
   return !questions_.empty();
 }
@@ -71,10 +61,7 @@ bool AreaPolicies::ask(std::span<const Vma> areas, SyscallBatch& batch) {
 void AreaPolicies::answer(std::span<const Vma> areas, const SyscallBatch& batch) {
   for (const Question& q : questions_) {
     if (asked_nodes_) {
-      std::vector<uint64_t> words(q.nodes.size / sizeof(uint64_t));
-      const auto bytes = batch.bytes(q.nodes);
-      std::memcpy(words.data(), bytes.data(), words.size() * sizeof(uint64_t));
-      found_[q.index].nodes = NumberSet(words);
+      found_[q.index].nodes = NumberSet::of_bytes(batch.bytes(q.nodes));
       continue;
     }
     const auto mode = batch.value<uint32_t>(q.mode);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/fd.h"
@@ -17,6 +18,12 @@ namespace stasis {
 NumberSet::NumberSet(std::span<const uint64_t> words) {
   while (!words.empty() && words.back() == 0) words = words.first(words.size() - 1);
   words_.assign(words.begin(), words.end());
+}
+
+NumberSet NumberSet::of_bytes(std::span<const std::byte> bytes) {
+  std::vector<uint64_t> words(bytes.size() / sizeof(uint64_t));
+  std::memcpy(words.data(), bytes.data(), words.size() * sizeof(uint64_t));
+  return NumberSet(words);
 }
 
 NumberSet NumberSet::all() {
@@ -82,22 +89,28 @@ NumberSet online_cpus() {
       .remedy("mount sysfs on /sys");
 }
 
-NumberSet nodes_with_memory() {
-  NumberSet only;
-  only.add(0);
-  return read_list("/sys/devices/system/node/has_memory").value_or(only);
+const NumberSet& nodes_with_memory() {
+  static const NumberSet nodes = [] {
+    NumberSet only;
+    only.add(0);
+    return read_list("/sys/devices/system/node/has_memory").value_or(only);
+  }();
+  return nodes;
 }
 
 std::optional<uint32_t> memory_node_limit() noexcept {
-  constexpr uint32_t kMost = 1024;  // 1 << CONFIG_NODES_SHIFT, which is at most 10
-  std::array<uint64_t, kMost / 64> nodes;
-  const int saved = errno;
-  std::optional<uint32_t> limit;
-  int mode;
-  // EINVAL while it is too short, ENOSYS without NUMA.
-  for (uint32_t bits = 64; !limit && bits <= kMost; bits *= 2)
-    if (syscall(SYS_get_mempolicy, &mode, nodes.data(), uint64_t{bits}, nullptr, 0) == 0) limit = bits;
-  errno = saved;
+  static const std::optional<uint32_t> limit = []() noexcept {
+    constexpr uint32_t kMost = 1024;  // 1 << CONFIG_NODES_SHIFT, which is at most 10
+    std::array<uint64_t, kMost / 64> nodes;
+    const int saved = errno;
+    std::optional<uint32_t> found;
+    int mode;
+    // EINVAL while it is too short, ENOSYS without NUMA.
+    for (uint32_t bits = 64; !found && bits <= kMost; bits *= 2)
+      if (syscall(SYS_get_mempolicy, &mode, nodes.data(), uint64_t{bits}, nullptr, 0) == 0) found = bits;
+    errno = saved;
+    return found;
+  }();
   return limit;
 }
 

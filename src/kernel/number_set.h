@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -19,6 +20,8 @@ class NumberSet {
 
   NumberSet() = default;
   explicit NumberSet(std::span<const uint64_t> words);
+  // What the kernel has filled in: whole words.
+  static NumberSet of_bytes(std::span<const std::byte> bytes);
   static NumberSet all();
 
   void add(uint32_t number);
@@ -37,15 +40,17 @@ NumberSet parse_number_list(std::string_view text);
 // The processors that are online now. Throws SYSTEM.
 NumberSet online_cpus();
 
-// The memory nodes that have memory now; node 0 alone on a kernel without NUMA. Throws PROC_TEXT.
-NumberSet nodes_with_memory();
+// The memory nodes that have memory, as the first call finds them; node 0 alone on a kernel without NUMA. Throws
+// PROC_TEXT.
+const NumberSet& nodes_with_memory();
 
 // 0, or a negative errno.
 int get_affinity(pid_t tid, NumberSet& out) noexcept;
 // The kernel leaves out processors that are not there, or not in the control group; -EINVAL when none is left.
 int set_affinity(pid_t tid, const NumberSet& cpus) noexcept;
 
-// How long the set must be that get_mempolicy(2) fills; nothing on a kernel without NUMA.
+// How many bits the set must have that get_mempolicy(2) fills, found out by the first call; nothing on a kernel without
+// NUMA.
 std::optional<uint32_t> memory_node_limit() noexcept;
 
 }  // namespace stasis

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "memory/numa.h"
 #include "proto/extension.pb.h"
 
 namespace stasis {
@@ -51,8 +52,7 @@ void encode_extension(std::span<const Vma> areas, std::span<const AreaPolicy> po
     pb::extension_vma& record = records.emplace_back();
     record.set_start(p.start);
     record.set_end(p.end);
-    record.mutable_numa()->set_mode(p.mode);
-    record.mutable_numa()->mutable_nodes()->Add(p.nodes.words().begin(), p.nodes.words().end());
+    encode_numa(p.mode, p.nodes, *record.mutable_numa());
   }
   std::ranges::stable_sort(records, {}, [](const pb::extension_vma& r) { return r.start(); });
   for (pb::extension_vma& record : records) *task.mutable_mm()->add_vmas() = std::move(record);
@@ -61,12 +61,8 @@ void encode_extension(std::span<const Vma> areas, std::span<const AreaPolicy> po
 namespace {
 
 AreaPolicy decode_policy(const pb::extension_vma& record, const std::string& shown_name) {
-  constexpr uint32_t kFlags = 7u << 13;  // MPOL_MODE_FLAGS
-  constexpr uint32_t kLastMode = 6;      // MPOL_WEIGHTED_INTERLEAVE (6.9)
-  const pb::extension_numa& in = record.numa();
-  AreaPolicy out{record.start(), record.end(), in.mode(),
-                 NumberSet({in.nodes().data(), static_cast<size_t>(in.nodes().size())})};
-  if ((out.mode & ~kFlags) > kLastMode || out.nodes.words().size() > NumberSet::kMostWords)
+  AreaPolicy out{record.start(), record.end(), 0, {}};
+  if (!decode_numa(record.numa(), out.mode, out.nodes))
     throw Error(Reason::IMAGE_CORRUPT, fmt::format("the NUMA policy of {:x}-{:x} makes no sense", out.start, out.end))
         .object(shown_name);
   return out;

@@ -1,5 +1,6 @@
 #include "objects/task/numa_policy.h"
 
+#include <fmt/format.h>
 #include <linux/mempolicy.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -7,25 +8,11 @@
 #include <array>
 
 #include "base/error.h"
-#include "base/log.h"
+#include "memory/numa.h"
 
 namespace stasis {
 
 namespace {
-
-constexpr uint32_t kFlags = 7u << 13;          // MPOL_MODE_FLAGS
-constexpr uint32_t kRelativeNodes = 1u << 14;  // MPOL_F_RELATIVE_NODES
-constexpr uint32_t kLastMode = 6;              // MPOL_WEIGHTED_INTERLEAVE (6.9)
-
-const std::optional<uint32_t>& limit() {
-  static const std::optional<uint32_t> bits = memory_node_limit();
-  return bits;
-}
-
-const NumberSet& nodes_here() {
-  static const NumberSet nodes = nodes_with_memory();
-  return nodes;
-}
 
 bool own_is_default() {
   static const bool is = [] {
@@ -35,58 +22,35 @@ bool own_is_default() {
   return is;
 }
 
-// The nodes that can be asked for here.
-NumberSet usable(const NumaPolicy::State& state, const SettleView& view) {
-  if ((state.mode & kRelativeNodes) != 0) return state.nodes;
-  NumberSet out = state.nodes.common(nodes_here());
-  if (out.empty())
-    throw Error(Reason::RESTORE_CALL_FAILED, "none of the memory nodes of its NUMA policy is here")
-        .object(view.who)
-        .remedy("add --cpu-affinity ignore to let its memory be where that of this program may be");
-  if (out != state.nodes)
-    log_info("{}: the NUMA policy of thread {} names memory nodes that are not here", view.who, view.tid);
-  return out;
-}
-
 }  // namespace
 
 void NumaPolicy::prepare(const ProcStatus&) {
-  limit();
+  memory_node_limit();
 }
 
 void NumaPolicy::ask(const LookView&, SyscallBatch& batch, Ask& ask, State&) {
-  if (!limit()) return;
+  if (!memory_node_limit()) return;
   ask.mode = batch.space(sizeof(uint64_t));
-  ask.nodes = batch.space(*limit() / 8);
-  batch.must(SYS_get_mempolicy, {ask.mode, ask.nodes, *limit(), 0, 0});
+  ask.nodes = batch.space(*memory_node_limit() / 8);
+  batch.must(SYS_get_mempolicy, {ask.mode, ask.nodes, *memory_node_limit(), 0, 0});
 }
 
 void NumaPolicy::answer(const SyscallBatch& batch, const Ask& ask, State& state) {
   state.told = true;
-  if (!limit()) return;
+  if (!memory_node_limit()) return;
   state.mode = batch.value<uint32_t>(ask.mode);
   if (state.mode == MPOL_DEFAULT) return;
-  std::vector<uint64_t> words(ask.nodes.size / sizeof(uint64_t));
-  const auto bytes = batch.bytes(ask.nodes);
-  std::memcpy(words.data(), bytes.data(), bytes.size());
-  state.nodes = NumberSet(words);
+  state.nodes = NumberSet::of_bytes(batch.bytes(ask.nodes));
 }
 
 void NumaPolicy::encode_extension(const State& state, pb::extension_task& task) {
   if (state.mode == MPOL_DEFAULT) return;
-  pb::extension_numa& out = *task.mutable_thread()->mutable_numa();
-  out.set_mode(state.mode);
-  const auto words = state.nodes.words();
-  out.mutable_nodes()->Add(words.begin(), words.end());
+  encode_numa(state.mode, state.nodes, *task.mutable_thread()->mutable_numa());
 }
 
 void NumaPolicy::decode_extension(const pb::extension_task& task, State& state) {
   state.told = true;
-  if (!task.thread().has_numa()) return;
-  const pb::extension_numa& in = task.thread().numa();
-  state.mode = in.mode();
-  state.nodes = NumberSet({in.nodes().data(), static_cast<size_t>(in.nodes().size())});
-  if ((state.mode & ~kFlags) > kLastMode || state.nodes.words().size() > NumberSet::kMostWords)
+  if (task.thread().has_numa() && !decode_numa(task.thread().numa(), state.mode, state.nodes))
     throw Error(Reason::IMAGE_CORRUPT, "the NUMA policy makes no sense");
 }
 
@@ -100,7 +64,8 @@ void NumaPolicy::settle(const State& state, const SettleView& view, SyscallBatch
     batch.must(SYS_set_mempolicy, {state.mode, nullptr, 0});
     return;
   }
-  const NumberSet nodes = usable(state, view);
+  const NumberSet nodes =
+      usable_nodes(state.mode, state.nodes, fmt::format("the NUMA policy of thread {}", view.tid), view.who);
   const BatchData words = batch.data(std::as_bytes(nodes.words()));
   // The call looks at one bit less than it is told.
   batch.must(SYS_set_mempolicy, {state.mode, words, nodes.words().size() * 64 + 1});
