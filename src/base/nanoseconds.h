@@ -25,4 +25,27 @@ inline uint64_t now_ns(clockid_t clock) {
   return nanoseconds(now);
 }
 
+// Reads something at one moment, to some microseconds, and returns that moment (CLOCK_MONOTONIC): `read` is called
+// again when this program has lost its processor meanwhile.
+template <class Read>
+uint64_t moment_of(Read&& read) {
+  constexpr int kMostTries = 10;
+  constexpr uint64_t kShort_ns = 20'000;
+  for (int tries = 1;; ++tries) {
+    const uint64_t before = now_ns(CLOCK_MONOTONIC);
+    read();
+    if (tries == kMostTries || now_ns(CLOCK_MONOTONIC) - before <= kShort_ns) return before;
+  }
+}
+
+// Both clocks at one moment.
+struct ClockReading {
+  uint64_t monotonic_ns = 0, boottime_ns = 0;
+};
+inline ClockReading read_clocks() {
+  ClockReading out;
+  out.monotonic_ns = moment_of([&] { out.boottime_ns = now_ns(CLOCK_BOOTTIME); });
+  return out;
+}
+
 }  // namespace stasis

@@ -278,8 +278,9 @@ class Checkpoint {
   }
 
   void read_clocks() {
-    files_.clocks_read_at_ns = now_ns(CLOCK_MONOTONIC);
-    clocks_ = read_task_clocks(processes_.front()->proc, own_offsets_);
+    const ClockReading now = stasis::read_clocks();
+    files_.clocks_read_at_ns = now.monotonic_ns;
+    clocks_ = read_task_clocks(processes_.front()->proc, own_offsets_, now);
   }
 
   void borrow() {

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sched.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -20,12 +19,6 @@ namespace {
 
 using Nanoseconds = __int128;
 constexpr Nanoseconds kSecond = 1'000'000'000;
-
-Nanoseconds now(clockid_t clock) {
-  timespec ts{};
-  clock_gettime(clock, &ts);
-  return Nanoseconds{ts.tv_sec} * kSecond + ts.tv_nsec;
-}
 
 Nanoseconds saved_time(const pb::timespec& t) {
   return Nanoseconds{static_cast<int64_t>(t.tv_sec())} * kSecond + static_cast<int64_t>(t.tv_nsec());
@@ -51,12 +44,6 @@ uint64_t RestoredClocks::went_on_ns() const {
   return now_ns(CLOCK_MONOTONIC) - since_ns;
 }
 
-RestoredClocks restored_clocks(const pb::timens_entry& saved) {
-  return {.monotonic_ns = static_cast<uint64_t>(saved_time(saved.monotonic())),
-          .boottime_ns = static_cast<uint64_t>(saved_time(saved.boottime())),
-          .since_ns = now_ns(CLOCK_MONOTONIC)};
-}
-
 ClocksOfChildren::ClocksOfChildren(const pb::timens_entry& saved) {
   // Offsets count from the initial time namespace, wherever this program runs.
   ProcDir self(getpid());
@@ -66,8 +53,12 @@ ClocksOfChildren::ClocksOfChildren(const pb::timens_entry& saved) {
     throw Error(errno == EPERM ? Reason::NO_PRIVILEGE : Reason::FEATURE_MISSING, "cannot make a time namespace")
         .error_number(errno)
         .remedy("run as root on a kernel with time namespaces, or let clocks jump with --no-timens");
-  const Nanoseconds monotonic = saved_time(saved.monotonic()) - (now(CLOCK_MONOTONIC) - offset(own.monotonic));
-  const Nanoseconds boottime = saved_time(saved.boottime()) - (now(CLOCK_BOOTTIME) - offset(own.boottime));
+  const ClockReading now = read_clocks();
+  const Nanoseconds monotonic = saved_time(saved.monotonic()) - (now.monotonic_ns - offset(own.monotonic));
+  const Nanoseconds boottime = saved_time(saved.boottime()) - (now.boottime_ns - offset(own.boottime));
+  clocks_ = {.monotonic_ns = static_cast<uint64_t>(saved_time(saved.monotonic())),
+             .boottime_ns = static_cast<uint64_t>(saved_time(saved.boottime())),
+             .since_ns = now.monotonic_ns};
   self.write("timens_offsets", text("monotonic", monotonic) + text("boottime", boottime));
 }
 

@@ -13,8 +13,6 @@ struct RestoredClocks {
   uint64_t since_ns = 0;  // of ours: CLOCK_MONOTONIC
   uint64_t went_on_ns() const;
 };
-RestoredClocks restored_clocks(const pb::timens_entry& saved);
-
 // From construction on, children of the calling thread are born into a new time namespace in which CLOCK_MONOTONIC and
 // CLOCK_BOOTTIME read what `saved` says; the destructor puts the caller back. Throws FEATURE_MISSING, NO_PRIVILEGE.
 class ClocksOfChildren {
@@ -24,7 +22,10 @@ class ClocksOfChildren {
   ClocksOfChildren(const ClocksOfChildren&) = delete;
   ClocksOfChildren& operator=(const ClocksOfChildren&) = delete;
 
+  const RestoredClocks& clocks() const { return clocks_; }
+
  private:
+  RestoredClocks clocks_;
   Fd original_;
 };
 

@@ -78,7 +78,7 @@ class Restore {
         if (t.tables) tables.push_back(t.tables->files);
     }
     std::ranges::sort(tables);
-    tables.erase(std::ranges::unique(tables).begin(), tables.end());
+    tables.erase(std::unique(tables.begin(), tables.end()), tables.end());
     files_.emplace(store_, options_, tables, plan_.extension ? &*plan_.extension : nullptr);
     files_->plan();
     segments_.emplace(plan_.segments);
@@ -94,7 +94,7 @@ class Restore {
       std::optional<ClocksOfChildren> clocks;
       if (plan_.clocks && options_.time_namespace) {
         clocks.emplace(*plan_.clocks);
-        clocks_ = restored_clocks(*plan_.clocks);
+        clocks_ = clocks->clocks();
         files_->set_clocks_began(clocks_->since_ns);
       }
       tree_->build(options_.sibling);

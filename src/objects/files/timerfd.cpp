@@ -72,10 +72,14 @@ void TimerFd::dump(const FileView& view, DumpFiles& files, Shared&, State& state
   dump_open_file(view, files, state);
   // One with an interval stands still from an expiry to the next read, or to this call.
   itimerspec times{};
-  if (::timerfd_gettime(view.fd, &times) != 0)
-    throw Error(Reason::SYSTEM, "cannot read a timerfd").object(view.who()).error_number(errno);
-  const uint64_t since_image = files.clocks_read_at_ns != 0 ? now_ns(CLOCK_MONOTONIC) - files.clocks_read_at_ns : 0;
-  const uint64_t real_time = now_ns(CLOCK_REALTIME);
+  uint64_t real_time = 0;
+  int failed = 0;
+  const uint64_t now = moment_of([&] {
+    failed = ::timerfd_gettime(view.fd, &times);
+    real_time = now_ns(CLOCK_REALTIME);
+  });
+  if (failed != 0) throw Error(Reason::SYSTEM, "cannot read a timerfd").object(view.who()).error_number(errno);
+  const uint64_t since_image = files.clocks_read_at_ns != 0 ? now - files.clocks_read_at_ns : 0;
   const std::string info = own_fdinfo(view.fd);
   const auto clock = fdinfo_number(info, "clockid"), ticks = fdinfo_number(info, "ticks");
   const auto set_flags = fdinfo_number(info, "settime flags", 8);
