@@ -80,6 +80,11 @@ int own_proc() {
   return proc.get();
 }
 
+// ESRCH: the task was reaped between the look-up of its directory and the opening.
+bool is_gone(int error_number) {
+  return error_number == ENOENT || error_number == ESRCH;
+}
+
 Fd open_below_proc(const char* path) {
   return Fd(::openat(own_proc(), path, O_DIRECTORY | O_RDONLY | O_CLOEXEC));
 }
@@ -89,7 +94,7 @@ Fd open_below_proc(const char* path) {
 ProcDir::ProcDir(pid_t pid) : pid_(pid) {
   dir_ = open_below_proc(fmt::format("{}", pid).c_str());
   if (dir_) return;
-  if (errno == ENOENT) throw Error(Reason::NO_SUCH_TASK, "there is no such task").object(describe());
+  if (is_gone(errno)) throw Error(Reason::NO_SUCH_TASK, "there is no such task").object(describe());
   throw Error(Reason::SYSTEM, fmt::format("cannot open /proc/{}", pid)).error_number(errno).object(describe());
 }
 
@@ -97,7 +102,7 @@ ProcDir ProcDir::of_thread(pid_t pid, pid_t tid) {
   const std::string path = fmt::format("{}/task/{}", pid, tid);
   ProcDir out(open_below_proc(path.c_str()), pid, tid);
   if (out.dir_) return out;
-  if (errno == ENOENT) throw Error(Reason::NO_SUCH_TASK, "there is no such thread").object(out.describe());
+  if (is_gone(errno)) throw Error(Reason::NO_SUCH_TASK, "there is no such thread").object(out.describe());
   throw Error(Reason::SYSTEM, fmt::format("cannot open /proc/{}", path)).error_number(errno).object(out.describe());
 }
 
@@ -106,7 +111,7 @@ ProcDir ProcDir::thread(pid_t tid) const {
   std::snprintf(path, sizeof path, "task/%d", tid);
   ProcDir out(Fd(::openat(dir_.get(), path, O_DIRECTORY | O_RDONLY | O_CLOEXEC)), pid_, tid);
   if (out.dir_) return out;
-  if (errno == ENOENT || errno == ESRCH)
+  if (is_gone(errno))
     throw Error(Reason::TASK_VANISHED, "the thread ended while it was looked at").object(out.describe());
   throw Error(Reason::SYSTEM, fmt::format("cannot open {}", path)).error_number(errno).object(out.describe());
 }
@@ -122,7 +127,7 @@ bool ProcDir::task_exists() const noexcept {
 }
 
 void ProcDir::fail(const char* name, const char* what_failed, int error_number) const {
-  if ((error_number == ENOENT || error_number == ESRCH) && !task_exists())
+  if (is_gone(error_number) && !task_exists())
     throw Error(Reason::TASK_VANISHED, "the task ended while it was looked at").object(describe());
   throw Error(Reason::SYSTEM, fmt::format("cannot {} /proc/{}/{}", what_failed, tid_ == 0 ? pid_ : tid_, name))
       .error_number(error_number)
