@@ -25,9 +25,11 @@ size_t loop_room() {
 size_t heal_room() {
   return align16(arch::heal_code_size());
 }
-// A later controller that finds every better place in use boots from here.
+// Later controllers that find every better place in use boot from here. One that dies before it has an area of its own,
+// or when that is gone again, uses up its place.
+constexpr unsigned kSpareBootstraps = 12;
 size_t spare_room() {
-  return 2 * align16(arch::bootstrap_size(3, false)) + 64;
+  return kSpareBootstraps * align16(arch::bootstrap_size(3, false)) + 64;
 }
 size_t code_bytes_for(unsigned slots) {
   return whole_pages(loop_room() + slots * heal_room() + spare_room());

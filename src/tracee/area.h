@@ -1,7 +1,7 @@
 // The batch area: two adjacent mappings in a task, one with the code of the loop (read, execute) and one with a slot
 // for every thread that runs batches at the same time (read, write).
 //
-//   code:  loop | heal code of slot 0 | heal code of slot 1 ... | room for two bootstraps of later controllers
+//   code:  loop | heal code of slot 0 | heal code of slot 1 ... | room for bootstraps of later controllers
 //   slots: SlotHead, batch image (undo table, table, data) each
 //
 // Plain geometry: no task is touched here.
