@@ -293,14 +293,14 @@ class TreePlanner {
       std::map<int, size_t> on_path;
       for (int node : who)
         for (int up = node; up != kOutside; up = plan_.nodes[at(up)].creator) ++on_path[up];
+      // The last one that all come from.
+      size_t nearest_depth = 0;
+      for (const auto& [node, times] : on_path)
+        if (times == who.size()) nearest_depth = std::max(nearest_depth, depth_[at(node)]);
       for (const auto& [node, times] : on_path) {
         const int creator = plan_.nodes[at(node)].creator;
-        // Above the first one that all come from.
         const bool top = times == who.size();
-        if (top && std::ranges::any_of(on_path, [&](const auto& other) {
-              return other.second == who.size() && depth_[at(other.first)] > depth_[at(node)];
-            }))
-          continue;
+        if (top && depth_[at(node)] < nearest_depth) continue;
         if (own(node) != id) {
           if (passed[at(node)] != 0) crosswise(who.back());
           passed[at(node)] = id;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <ranges>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -37,7 +36,8 @@ FilterInheritance::FilterInheritance(const RestorePlan& plan) : plan_(plan) {
     for (const PlannedThread& t : plan.processes[node]->threads) keep_common(common_[node], t.filters);
   }
   // Created before creator.
-  for (const TreeStep& step : std::ranges::reverse_view(plan.tree.steps)) {
+  for (auto it = plan.tree.steps.rbegin(); it != plan.tree.steps.rend(); ++it) {
+    const TreeStep& step = *it;
     if (step.kind != TreeStep::Kind::create) continue;
     const int creator = plan.tree.nodes[static_cast<size_t>(step.node)].creator;
     const auto& common = common_[static_cast<size_t>(step.node)];

@@ -54,7 +54,7 @@ const Own& own() {
     }
     for (const VisibleKeyring& v : out.visible)
       if (std::ranges::find(out.names, v.name) == out.names.end()) out.names.push_back(v.name);
-    std::ranges::stable_partition(out.names, [](const std::string& n) { return n == kAnonymous; });
+    std::stable_partition(out.names.begin(), out.names.end(), [](const std::string& n) { return n == kAnonymous; });
     for (const std::string& name : out.names) {
       const long serial = find_keyring(name.c_str());
       if (serial <= 0) continue;
@@ -101,8 +101,8 @@ void SessionKeyring::prepare(const ProcStatus&) {
 void SessionKeyring::ask(const LookView&, SyscallBatch& batch, Ask& ask, State&) {
   if (own().names.empty()) return;
   const BatchData type = batch.text("keyring");
-  for (const std::string& name : own().names)
-    ask.calls.push_back(batch.call(SYS_request_key, {type, batch.text(name), nullptr, 0}));
+  for (const std::string& keyring : own().names)
+    ask.calls.push_back(batch.call(SYS_request_key, {type, batch.text(keyring), nullptr, 0}));
 }
 
 void SessionKeyring::answer(const SyscallBatch& batch, const Ask& ask, State& state) {
