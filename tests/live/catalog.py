@@ -54,7 +54,7 @@ ENTRIES = (
     _entry("session_tree"), _entry("orphans"), _entry("shared_tables", modes=STOPPABLE),
     _entry("tree_cow", modes=STOPPABLE), _entry("zombies"), _entry("exit_signals"), _entry("fork_storm", compares=False, replays=False),
     # files
-    _entry("files_regular"), _entry("files_devices"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _entry("event_files", replays=False), _entry("epolls"), _entry("pidfds"), _honest("fifos"),
+    _entry("files_regular"), _entry("files_devices"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _entry("event_files", replays=False), _entry("epolls"), _entry("pidfds"), _entry("fifos", modes=STOPPABLE), _entry("fifo_ends"),
     # 32-bit programs; those that are not there as ia32_NAME.c are NAME.c, compiled for 32 bits
     _entry("ia32_state", modes=STOPPABLE), _entry("ia32_fpu"), _entry("widths", modes=STOPPABLE), _entry("ia32_widths"),
     _entry("ia32_counter", modes=STOPPABLE + ("shell_job",)), _entry("ia32_threads", modes=STOPPABLE),

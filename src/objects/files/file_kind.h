@@ -79,8 +79,17 @@ struct FileView {
   std::string who() const;          // "fd 7 (/path) of pid 42 (name)", for errors
 };
 
+// Owner and signal for SIGIO (F_SETOWN_EX, F_SETSIG), shared by all kinds. O_ASYNC is among the flags of the file.
+struct FileOwner {
+  uint32_t uid = 0, euid = 0, signal = 0;
+  uint32_t type = 0;  // 0 thread, 1 process, 2 process group, as F_SETOWN_EX and the images have it
+  pid_t pid = 0;      // as the tree sees it; 0: nobody
+
+  bool operator==(const FileOwner&) const = default;
+};
+
 // A file that has a path and is used without a descriptor: the executable, working and root directory, a mapped file,
-// the device node of a terminal.
+// the device node of a terminal. Or the part of a fifo that is a file.
 struct PathFile {
   int fd = -1;  // O_PATH will do; only looked at
   struct stat st {};
@@ -88,6 +97,7 @@ struct PathFile {
   uint32_t flags = 0;      // to open it with at the restore
   std::string who;         // "the executable of pid 42 (name)", for errors
   bool must_exist = true;  // false: the restore does not open it by this name
+  FileOwner owner = {};
 };
 
 // A registration of an epoll descriptor.
@@ -156,6 +166,8 @@ class RestoreFiles {
   // Of a file of the images: its descriptor in this program (-1: no such file), and its kind. From finish() on.
   std::function<int(uint32_t id)> fd_of;
   std::function<pb::fd_types(uint32_t id)> type_of;
+  // What was decoded of a file; null: no such file.
+  std::function<const std::any*(uint32_t id)> state_of;
   // The file that has `number` in the first table which has a descriptor of file `id`; 0: none.
   std::function<uint32_t(uint32_t id, int number)> file_beside;
 
@@ -163,14 +175,6 @@ class RestoreFiles {
   const RestoreOptions& options_;
 };
 
-// Owner and signal for SIGIO (F_SETOWN_EX, F_SETSIG), shared by all kinds. O_ASYNC is among the flags of the file.
-struct FileOwner {
-  uint32_t uid = 0, euid = 0, signal = 0;
-  uint32_t type = 0;  // 0 thread, 1 process, 2 process group, as F_SETOWN_EX and the images have it
-  pid_t pid = 0;      // as the tree sees it; 0: nobody
-
-  bool operator==(const FileOwner&) const = default;
-};
 FileOwner dump_file_owner(const FileView& view, const DumpFiles& files);
 void encode_file_owner(const FileOwner& owner, pb::fown_entry& out);
 FileOwner decode_file_owner(const pb::fown_entry& in);

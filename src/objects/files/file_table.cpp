@@ -71,8 +71,6 @@ std::string describe_unknown_file(const FileView& view) {
   switch (view.st.st_mode & S_IFMT) {
     case S_IFSOCK:
       return "a socket";
-    case S_IFIFO:
-      return "a named pipe (FIFO)";
     case S_IFBLK:
       return fmt::format("a block device ({}:{})", major(view.st.st_rdev), minor(view.st.st_rdev));
     case S_IFCHR:
@@ -170,12 +168,15 @@ uint32_t FileTable::add_mapped_file(FileView& view) {
 }
 
 uint32_t FileTable::add_path_file(const PathFile& file) {
+  // An id is taken even if the file is refused: the dump ends then.
+  const auto add = [&] {
+    path_files_.push_back(describe_path_file(file, next_id()));
+    return path_files_.back().id;
+  };
+  if (file.owner != FileOwner{}) return add();
   const auto [at, fresh] =
       path_ids_.try_emplace(std::tuple(file.st.st_dev, file.st.st_ino, file.flags, file.link), uint32_t{0});
-  if (!fresh) return at->second;
-  // An id is taken even if the file is refused: the dump ends then.
-  at->second = next_id();
-  path_files_.push_back(describe_path_file(file, at->second));
+  if (fresh) at->second = add();
   return at->second;
 }
 

@@ -11,9 +11,9 @@
 
 #include <map>
 #include <string>
-#include <vector>
 
 #include "objects/files/file_kind.h"
+#include "objects/files/pipe_content.h"
 
 namespace stasis {
 
@@ -30,12 +30,6 @@ struct Pipe {
     bool operator==(const State&) const = default;
   };
 
-  // What a pipe holds, apart from its ends.
-  struct Content {
-    uint32_t capacity_bytes = 0;       // 0: not known
-    std::vector<std::string> packets;  // one, unless the pipe was in packet mode
-    bool packet_mode = false;          // restore: of the writers to come
-  };
   struct Ends {
     bool reader = false, writer = false;              // held by the tree
     bool other_reader = false, other_writer = false;  // somebody holds one, as seen from the opposite end
@@ -48,10 +42,10 @@ struct Pipe {
     int any = -1;  // to open more ends through
   };
   struct Shared {
-    std::map<uint32_t, Content> contents;  // by pipe id
-    std::map<uint32_t, Ends> ends;         // dump
-    Fd scratch_reader, scratch_writer;     // dump: takes copies of the data
-    std::map<uint32_t, Made> made;         // restore
+    PipeContents contents;
+    std::map<uint32_t, Ends> ends;  // dump
+    PipeCopier copier;              // dump
+    std::map<uint32_t, Made> made;  // restore
   };
 
   static bool match(const FileView& view);

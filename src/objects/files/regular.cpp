@@ -160,6 +160,7 @@ RegularFile::State describe_path_file(const PathFile& file, uint32_t id) {
   state.id = id;
   state.flags = file.flags;
   state.path = file.link;
+  state.owner = file.owner;
   take_identity(file.fd, file.st, S_ISREG(file.st.st_mode) && file.st.st_size > 0, state);
   return state;
 }
@@ -201,6 +202,13 @@ void verify_path_file(const RegularFile::State& state, const RestoreOptions& opt
         .remedy("put the file back where it was at the dump");
   verify_mode(state, now, !options.skip_file_rwx_check);
   verify_contents(state, now, options.file_validation);
+}
+
+const RegularFile::State& path_file_state(const RestoreFiles& files, uint32_t id) {
+  const auto* state = std::any_cast<RegularFile::State>(files.state_of(id));
+  if (state != nullptr) return *state;
+  throw Error(Reason::IMAGE_CORRUPT, "the images use a file by its path, but it has none, or is not there")
+      .object(fmt::format("file {}", id));
 }
 
 Fd open_path_file(const RegularFile::State& state, std::optional<int> other_flags) {

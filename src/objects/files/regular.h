@@ -52,6 +52,10 @@ RegularFile::State describe_path_file(const PathFile& file, uint32_t id);
 // not exist yet (/proc/42/stat) are passed over.
 void verify_path_file(const RegularFile::State& state, const RestoreOptions& options);
 
+// Restore: the REG entry with that id, which belongs to a file of another kind, or to none. Throws IMAGE_CORRUPT when
+// there is none.
+const RegularFile::State& path_file_state(const RestoreFiles& files, uint32_t id);
+
 // Restore: opens the file with the saved flags, or with others, at position 0.
 Fd open_path_file(const RegularFile::State& state, std::optional<int> other_flags = std::nullopt);
 

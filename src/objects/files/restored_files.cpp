@@ -30,6 +30,10 @@ RestoredFiles::RestoredFiles(const ImageStore& store, const RestoreOptions& opti
     return at == by_id_.end() ? -1 : files_[at->second].fd.get();
   };
   context_.type_of = [this](uint32_t id) { return file(id).kind->type; };
+  context_.state_of = [this](uint32_t id) {
+    const auto at = by_id_.find(id);
+    return at == by_id_.end() ? nullptr : &files_[at->second].state;
+  };
   context_.file_beside = [this](uint32_t id, int number) { return file_beside(id, number); };
   for (const FileKind& kind : file_kinds()) {
     std::any& shared = shared_.emplace_back();
@@ -203,9 +207,7 @@ std::vector<RestoredFiles::AsyncSlot> RestoredFiles::async_slots(uint32_t files_
 }
 
 const RegularFile::State& RestoredFiles::path_file(uint32_t id) const {
-  const auto* state = std::any_cast<RegularFile::State>(&file(id).state);
-  if (state == nullptr) throw corrupt("the images use a file by its path, but it has none", fmt::format("file {}", id));
-  return *state;
+  return path_file_state(context_, id);
 }
 
 Fd RestoredFiles::open_mapped(uint32_t id, int flags) {
