@@ -72,7 +72,7 @@ ENTRIES = (
     # what cannot be saved, or not without an option
     _refused("refuse_dead_leader", "UNSUPPORTED_STATE"), _refused("refuse_exit_signal", "UNSUPPORTED_STATE"),
     _refused("refuse_thread_tables", "UNSUPPORTED_STATE"), _refused("refuse_thread_tables_filter", "UNSUPPORTED_STATE"),
-    _refused("refuse_thread_tables_child", "UNSUPPORTED_STATE"),
+    _refused("refuse_thread_tables_child", "UNSUPPORTED_STATE"), _refused("refuse_shared_memory", "UNSUPPORTED_STATE"),
     _refused("refuse_traced", "ALREADY_TRACED"), _refused("refuse_vfork", "VFORK_PENDING|FREEZE_TIMEOUT"),
     _refused("refuse_file_lock", "FILE_LOCKS_HELD"), _refused("refuse_sigtrap", "UNSUPPORTED_STATE"),
     _refused("refuse_landlock", "UNSUPPORTED_STATE"), _refused("refuse_compat", "UNSUPPORTED_STATE"), _refused("refuse_mqueue", "UNSUPPORTED_FILE"),
