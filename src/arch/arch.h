@@ -84,6 +84,7 @@ inline constexpr uint64_t kTouchExtendedState = ~uint64_t{1};
 // A number that includes kCompatCall is that of a call of the narrower width, whose arguments have 32 bits.
 inline constexpr uint64_t kStopOnError = 1;               // a failing call ends the batch
 inline constexpr uint64_t kExitIfChild = 2;               // result 0 means: I am a forked copy; leave by exit_group
+inline constexpr uint64_t kLoadFirst = 4;                 // args[0] holds the address of the argument
 inline constexpr uint64_t kNotRun = uint64_t(INT64_MIN);  // initial `result`: the call was not made
 
 // The head of a thread's slot: what the loop and the heal code need. Written by the controller before the thread

@@ -43,6 +43,7 @@
 #include "objects/cpu_info.h"
 #include "objects/files/file_table.h"
 #include "objects/ipc/sysv_shm.h"
+#include "objects/task/security_label.h"
 #include "objects/task/task_state.h"
 #include "objects/tree_plan.h"
 #include "proto/inventory.pb.h"
@@ -485,7 +486,7 @@ class Checkpoint {
     encode(ids_.own(), *inventory.mutable_root_ids());
     inventory.set_ns_per_id(true);
     inventory.set_root_cg_set(1);
-    inventory.set_lsmtype(pb::NO_LSM);
+    inventory.set_lsmtype(security_module());
     inventory.mutable_plugins_entry();
     inventory.set_dump_criu_run_id(random_uuid());
     store_.commit(inventory);

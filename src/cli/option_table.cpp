@@ -255,7 +255,7 @@ constexpr OptionRow kRows[] = {
     {"veth-pair", 0, required, false, ready, R, dump_restore, "IN=OUT", "older spelling of --external veth[IN]:OUT", add_veth_pair},
     {"join-ns", 'J', required, false, missing, R, dump_restore, "NS:PID|FILE", "enter this namespace: net, uts, time, ipc, user or mnt; repeatable", add_join_ns},
     {"empty-ns", 0, required, false, missing, D | R, dump_restore, "net", "make the namespace but leave it empty", set_empty_ns},
-    {"lsm-profile", 0, required, false, missing, R, dump_restore, "TYPE:NAME", "other profile of apparmor or selinux", set_lsm_profile},
+    {"lsm-profile", 0, required, false, ready, R, dump_restore, "TYPE:NAME", "other profile of apparmor or selinux", set_lsm_profile},
     {"lsm-mount-context", 0, required, false, missing, R, dump_restore, "CTX", "other context of mounts that have one", text<&L::lsm_mount_context>},
     {"stream", 0, none, true, missing, D | P | R, dump_restore, "", "pass images through the streamer", flag<&L::stream>},
 

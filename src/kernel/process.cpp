@@ -2,9 +2,11 @@
 
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <string>
 
 namespace stasis {
@@ -142,6 +144,13 @@ int userfaultfd(int flags) noexcept {
 
 int memfd_secret(unsigned flags) noexcept {
   return static_cast<int>(raw(SYS_memfd_secret, flags));
+}
+
+bool kernel_is_at_least(unsigned major, unsigned minor) noexcept {
+  struct utsname host;
+  unsigned found_major = 0, found_minor = 0;
+  if (::uname(&host) != 0 || std::sscanf(host.release, "%u.%u", &found_major, &found_minor) != 2) return false;
+  return found_major > major || (found_major == major && found_minor >= minor);
 }
 
 }  // namespace stasis

@@ -79,4 +79,7 @@ long pagemap_scan(int pagemap_fd, uapi::pm_scan_arg& arg) noexcept;
 int userfaultfd(int flags) noexcept;
 int memfd_secret(unsigned flags) noexcept;
 
+// By the release that uname(2) tells; for what cannot be probed at a fair price.
+bool kernel_is_at_least(unsigned major, unsigned minor) noexcept;
+
 }  // namespace stasis

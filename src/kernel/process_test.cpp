@@ -6,9 +6,11 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <string>
 
 #include "base/fd.h"
@@ -122,6 +124,18 @@ TEST(Process, MapQueriesFindAPage) {
     EXPECT_EQ(region.end, address + page);
   }
   munmap(area, page);
+}
+
+TEST(KernelIsAtLeast, ComparesBothNumbers) {
+  EXPECT_TRUE(kernel_is_at_least(4, 999));
+  EXPECT_FALSE(kernel_is_at_least(999, 0));
+  utsname host;
+  ASSERT_EQ(uname(&host), 0);
+  unsigned major = 0, minor = 0;
+  ASSERT_EQ(std::sscanf(host.release, "%u.%u", &major, &minor), 2);
+  EXPECT_TRUE(kernel_is_at_least(major, minor));
+  EXPECT_FALSE(kernel_is_at_least(major, minor + 1));
+  EXPECT_FALSE(kernel_is_at_least(major + 1, 0));
 }
 
 }  // namespace

@@ -43,6 +43,7 @@
 #include "objects/task/rseq.h"
 #include "objects/task/scheduling.h"
 #include "objects/task/seccomp.h"
+#include "objects/task/security_label.h"
 #include "objects/task/segment_descriptors.h"
 #include "objects/task/session_keyring.h"
 #include "objects/task/signal_actions.h"
@@ -64,7 +65,6 @@ const std::vector<TaskObject>& task_objects() {
   static const std::vector<TaskObject> rows = {
       // ---- the process: settled by its leader, before the credentials of any thread ----
       task_object<TaskState>(),
-      task_object<RefusedProcessState>(),
       task_object<Personality>(),
       task_object<LoginUid>(),  // needs CAP_AUDIT_CONTROL once it is set (O-1)
       task_object<ThpDisable>(),
@@ -90,7 +90,7 @@ const std::vector<TaskObject>& task_objects() {
       task_object<CpuRegisters>(),  // loaded by ptrace (O-63)
       task_object<SegmentDescriptors>(),  // before the registers that select them
       task_object<SignalMask>(),    // by ptrace, too
-      task_object<RefusedThreadState>(),
+      task_object<RefusedState>(),
       task_object<CoreScheduling>(),  // noticed, not restored
       task_object<LandlockDomain>(),  // likewise
       task_object<TidAddress>(),  // no call sets these for another thread (O-49)
@@ -110,6 +110,7 @@ const std::vector<TaskObject>& task_objects() {
       task_object<ThreadPendingSignals>(),  // all signals are blocked (O-54)
       task_object<SessionKeyring>(),        // joined with the rights of this program
       task_object<Credentials>(),           // privileges end here (O-57, O-58)
+      task_object<SecurityLabel>(),         // written to a file that is opened with the final credentials
       task_object<ParentDeathSignal>(),     // a change of credentials clears it (O-59)
       task_object<Seccomp>(),               // strict mode, out of force as long as the task is traced (O-56)
   };

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/page_size.h"
+#include "kernel/process.h"
 #include "kernel/uapi.h"
 #include "memory/shmem.h"
 #include "objects/task/personality.h"
@@ -42,6 +43,11 @@ int mmap_flags(const Vma& v) {
   // Since Linux 6.7 MAP_STACK keeps huge pages away; set at once, so that neighbours do not merge first.
   if ((v.madv & (1u << MADV_NOHUGEPAGE)) != 0) flags |= MAP_STACK;
   return static_cast<int>(flags);
+}
+
+uint64_t advice_by_mmap() {
+  static const bool by_flag = kernel_is_at_least(6, 7);
+  return by_flag ? uint64_t{1} << MADV_NOHUGEPAGE : 0;
 }
 
 bool is_mapped_by_us(const Vma& v) {
@@ -374,7 +380,7 @@ void PuppetTree::start_advice(PlannedProcess& p) {
   }
   for (const Vma& v : p.vmas.areas) {
     if (!is_mapped_by_us(v)) continue;
-    for (uint64_t left = v.madv & ~(uint64_t{1} << MADV_NOHUGEPAGE); left != 0; left &= left - 1)
+    for (uint64_t left = v.madv & ~advice_by_mmap(); left != 0; left &= left - 1)
       batch.must(SYS_madvise, {v.start, v.size_bytes(), __builtin_ctzll(left)});
     run_if_full();
   }

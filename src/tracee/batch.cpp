@@ -17,6 +17,10 @@ constexpr uint64_t kToItself = ~uint64_t{0};
 constexpr uint64_t forward_code(uint64_t entry, uint64_t arg) {
   return entry * 8 + arg;
 }
+// Where the table has the result of an entry.
+constexpr uint64_t result_offset(uint64_t entry) {
+  return entry * sizeof(BatchEntry) + offsetof(BatchEntry, result);
+}
 
 }  // namespace
 
@@ -33,9 +37,16 @@ BatchEntry SyscallBatch::make_entry(long number, std::initializer_list<Arg> args
     if (a.kind_ == Arg::Kind::data) relocations_.push_back({index, i});
     if (a.kind_ == Arg::Kind::result) {
       BatchEntry& from = entries_.at(a.value_);
-      if (from.result_to != kToItself || (index & kUndo) != 0)
-        throw Error(Reason::INTERNAL, "a result can be forwarded once, to a later call");
-      from.result_to = forward_code(index, i);
+      if ((index & kUndo) != 0) throw Error(Reason::INTERNAL, "a result is for a call of the table");
+      if (from.result_to == kToItself) {
+        from.result_to = forward_code(index, i);
+      } else {
+        if (i != 0)
+          throw Error(Reason::INTERNAL, "a result is forwarded once; later calls take it as the first argument");
+        e.flags |= arch::kLoadFirst;
+        e.args[0] = result_offset(a.value_);
+        results_.push_back(index);
+      }
     }
     ++i;
   }
@@ -86,6 +97,7 @@ void SyscallBatch::clear() {
   undo_.clear();
   data_.clear();
   relocations_.clear();
+  results_.clear();
   pointers_.clear();
 }
 
@@ -105,6 +117,7 @@ void SyscallBatch::serialise(uint64_t base, std::vector<std::byte>& out) const {
     BatchEntry& e = (r.entry & kUndo) != 0 ? undo[r.entry & ~kUndo] : entries[r.entry];
     e.args[r.arg] += data_at;
   }
+  for (const uint32_t index : results_) entries[index].args[0] += entries_at;
   for (const Pointer& p : pointers_) {
     const uint64_t target = data_at + p.target;
     std::memcpy(out.data() + data_offset() + p.at, &target, 8);
@@ -112,7 +125,7 @@ void SyscallBatch::serialise(uint64_t base, std::vector<std::byte>& out) const {
   for (size_t i = 0; i < entries_.size(); ++i) {
     const uint64_t to = entries[i].result_to;
     if (to == kToItself)
-      entries[i].result_to = entries_at + i * sizeof(BatchEntry) + offsetof(BatchEntry, result);
+      entries[i].result_to = entries_at + result_offset(i);
     else
       entries[i].result_to = entries_at + (to / 8) * sizeof(BatchEntry) + offsetof(BatchEntry, args) + (to % 8) * 8;
   }

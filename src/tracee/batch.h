@@ -6,9 +6,10 @@
 //   ... run it in a tracee ...
 //   batch.result(call); batch.value<stack_t>(stack);
 //
-// Plain data: a batch knows no task. A result may be forwarded into an argument of a later call (pass the Call as the
-// argument), once. A batch must not contain a sleeping call: the interrupted call of the thread it runs in would lose
-// its restart block (ordering row O-65 is the one deliberate exception).
+// Plain data: a batch knows no task. A result may be an argument of later calls (pass the Call as the argument): any
+// one of the first that takes it, the first argument of others. A batch must not contain a sleeping call: the
+// interrupted call of the thread it runs in would lose its restart block (ordering row O-65 is the one deliberate
+// exception).
 #pragma once
 
 #include <cstddef>
@@ -126,6 +127,7 @@ class SyscallBatch {
   std::vector<arch::BatchEntry> undo_;
   std::vector<std::byte> data_;
   std::vector<Relocation> relocations_;
+  std::vector<uint32_t> results_;  // entries whose first argument is an earlier result, by its place
   std::vector<Pointer> pointers_;
 };
 

@@ -151,11 +151,20 @@ TEST(SyscallBatch, AnyArgumentCanTakeAResult) {
   }
 }
 
-TEST(SyscallBatch, AResultIsForwardedOnceAndNotIntoTheUndoTable) {
+TEST(SyscallBatch, ASecondCallLoadsAResultAsItsFirstArgument) {
   SyscallBatch batch;
-  const auto call = batch.call(SYS_getpid, {});
-  batch.call(SYS_close, {call});
-  EXPECT_THROW(batch.call(SYS_close, {call}), Error);
+  const auto call = batch.must(SYS_getpid, {});
+  batch.must(SYS_close, {call});
+  batch.must(SYS_close, {call});
+  EXPECT_THROW(batch.call(SYS_dup3, {1, call, 0}), Error);
+  const Image image(batch);
+  EXPECT_EQ(image.entry(0).result_to, image.entry_address(1) + offsetof(BatchEntry, args));
+  EXPECT_EQ(image.entry(1).flags, arch::kStopOnError);
+  EXPECT_EQ(image.entry(2).flags, arch::kStopOnError | arch::kLoadFirst);
+  EXPECT_EQ(image.entry(2).args[0], image.entry_address(0) + offsetof(BatchEntry, result));
+}
+
+TEST(SyscallBatch, NoResultGoesIntoTheUndoTable) {
   SyscallBatch other;
   const auto only = other.call(SYS_getpid, {});
   EXPECT_THROW(other.undo(SYS_close, {only}), Error);

@@ -59,6 +59,21 @@ TEST(LiveBatch, ForwardsResultsIntoLaterCalls) {
   EXPECT_FALSE(has_descriptor(victim.pid(), 500));
 }
 
+TEST(LiveBatch, SeveralCallsTakeOneResult) {
+  Victim victim(count_for_ever);
+  Loan loan(victim.pid());
+  loan.open();
+  SyscallBatch batch;
+  const auto opened = batch.must(SYS_openat, {AT_FDCWD, batch.text("/dev/null"), O_RDWR});
+  const auto written = batch.must(SYS_write, {opened, batch.text("four"), 4});
+  const auto closed = batch.must(SYS_close, {opened});
+  const auto again = batch.call(SYS_close, {opened});
+  loan.run(batch);
+  EXPECT_EQ(batch.result(written), 4);
+  EXPECT_EQ(batch.result(closed), 0);
+  EXPECT_EQ(batch.result(again), -EBADF);
+}
+
 TEST(LiveBatch, StopsAtTheFirstFailureThatCounts) {
   Victim victim(count_for_ever);
   {

@@ -45,7 +45,7 @@ ENTRIES = (
     _entry("sigactions"), _entry("sigpending"), _entry("sigpending_limit"), _entry("signal_to_blocked"), _entry("posix_timers", replays=False), _entry("altstack_on"), _entry("itimers"), _entry("stopped_child"),
     # the task
     _entry("names_mm"), _entry("fsinfo"), _entry("creds"), _entry("creds_threads"), _entry("creds_setuid"), _entry("rlimits"), _entry("nice_sched"), _entry("task_flags"),
-    _entry("thread_attributes"), _entry("process_attributes"), _entry("sched_deadline"),
+    _entry("security_label"), _entry("thread_attributes"), _entry("process_attributes"), _entry("sched_deadline"),
     _entry("exe_elf"), _entry("clocks", gap_s=2.0),
     # seccomp
     _entry("seccomp_tight", modes=STOPPABLE), _entry("seccomp_tree"), _entry("heartbeat20_sandbox", replays=False),

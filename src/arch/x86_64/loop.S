@@ -42,7 +42,12 @@ stasis_batch_loop:
 	je 3f
 	cmp $-2, %rax
 	je 8f
-	bt $32, %rax                // kCompatCall
+	testb $4, ENTRY_FLAGS(%rbx) // kLoadFirst
+	jz 11f
+	mov 8(%rbx), %rdx
+	mov (%rdx), %rdx
+	mov %rdx, 8(%rbx)
+11:	bt $32, %rax                // kCompatCall
 	jc 10f
 	load_call
 9:	mov %rax, ENTRY_RESULT(%rbx)
