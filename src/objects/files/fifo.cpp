@@ -32,17 +32,6 @@ bool hung_up(const FileView& view) {
   return ::poll(&end, 1, 0) > 0 && (end.revents & POLLHUP) != 0;
 }
 
-void take_content(const FileView& view, Fifo::Shared& shared, PipeContent& content) {
-  if (reads_pipe(view.flags)) return shared.copier.copy(view.fd, view, content);
-  content.capacity_bytes = pipe_capacity(view.fd, view);
-  // A reader lets everybody go on who waits in open(2) to write: only where there is something to be read.
-  if (pipe_bytes(view.fd, view) == 0) return;
-  const Fd reader = reopen(view.fd, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-  if (!reader)
-    throw Error(Reason::SYSTEM, "cannot open a fifo to read what it holds").object(view.who()).error_number(errno);
-  shared.copier.copy(reader.get(), view, content);
-}
-
 Error failed(const RegularFile::State& node, std::string what_failed) {
   return Error(Reason::RESTORE_CALL_FAILED, std::move(what_failed)).object(node.path).error_number(errno);
 }
@@ -124,7 +113,7 @@ void Fifo::dump(const FileView& view, DumpFiles& files, Shared& shared, State& s
   ends.reader |= reads_pipe(view.flags);
   ends.writer |= writes_pipe(view.flags);
   state.expects_writer = !writes_pipe(view.flags) && !hung_up(view);
-  if (first) take_content(view, shared, shared.contents[state.pipe_id]);
+  if (first) shared.copier.copy(view, shared.contents[state.pipe_id]);
 }
 
 void Fifo::encode(const State& state, pb::file_entry& out) {

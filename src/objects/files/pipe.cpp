@@ -79,9 +79,10 @@ void Pipe::dump(const FileView& view, DumpFiles& files, Shared& shared, State& s
   Ends& ends = shared.ends[state.pipe_id];
   if (ends.who.empty()) ends.who = view.who();
   look_at_opposite_end(view, ends);
+  const bool first_reader = reads_pipe(view.flags) && !std::exchange(ends.reader, true);
+  const bool nobody_reads = !ends.writer && !reads_pipe(view.flags) && !ends.other_reader;
   ends.writer |= writes_pipe(view.flags);
-  if (reads_pipe(view.flags) && !std::exchange(ends.reader, true))
-    shared.copier.copy(view.fd, view, shared.contents[state.pipe_id]);
+  if (first_reader || nobody_reads) shared.copier.copy(view, shared.contents[state.pipe_id]);
 }
 
 void Pipe::conclude(DumpFiles& files, Shared& shared) {

@@ -1,8 +1,8 @@
 // Pipes, with the data in them. Named ones are not among them.
 //
-// Dump: the data is copied with tee(2), so the tasks find it untouched. What no open file of the tree can read (a pipe
-// of writers only) is not saved: nobody can get at it any more. A pipe with an end outside of the tree would come back
-// with nobody there, so it is refused unless the user says that it is external ("pipe:[INODE]"). At the restore a
+// Dump: the data is copied with tee(2), so the tasks find it untouched. That of a pipe with
+// writers only, too: who opens it anew (/proc/self/fd) can read it. A pipe with an end outside of the tree would come
+// back with nobody there, so it is refused unless the user says that it is external ("pipe:[INODE]"). At the restore a
 // descriptor that the caller gives under that name takes the place of the pipe and of its data.
 //
 // A pipe in packet mode (O_DIRECT on a writing end, pipe2(2)) keeps that bit in its flags, and its data is stored as

@@ -67,6 +67,16 @@ uint32_t pipe_capacity(int fd, const FileView& view) {
   return static_cast<uint32_t>(capacity);
 }
 
+void PipeCopier::copy(const FileView& view, PipeContent& content) {
+  if (reads_pipe(view.flags)) return copy(view.fd, view, content);
+  content.capacity_bytes = pipe_capacity(view.fd, view);
+  // A reader lets everybody go on who waits in open(2) to write: only where there is something to be read.
+  if (pipe_bytes(view.fd, view) == 0) return;
+  const Fd reader = reopen(view.fd, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  if (!reader) throw dump_failed(view, "cannot open a pipe to read what it holds");
+  copy(reader.get(), view, content);
+}
+
 void PipeCopier::copy(int fd, const FileView& view, PipeContent& content) {
   content.capacity_bytes = pipe_capacity(fd, view);
   const int bytes = pipe_bytes(fd, view);

@@ -32,10 +32,11 @@ using PipeContents = std::map<uint32_t, PipeContent>;  // by pipe id
 // Copies what pipes hold, which stays in them.
 class PipeCopier {
  public:
-  // `fd` can read. Errors name `view`.
-  void copy(int fd, const FileView& view, PipeContent& content);
+  // Through any end: nobody but who opens it anew may be able to read it.
+  void copy(const FileView& view, PipeContent& content);
 
  private:
+  void copy(int fd, const FileView& view, PipeContent& content);
   void prepare(uint32_t capacity_bytes, const FileView& view);
   void drain(size_t bytes, PipeContent& content, const FileView& view);
 
