@@ -1,4 +1,5 @@
 // The explicit lists of kernel objects. Adding an object adds its files and one row here.
+#include "objects/files/bpf_map.h"
 #include "objects/files/eventfd.h"
 #include "objects/files/eventpoll.h"
 #include "objects/files/fifo.h"
@@ -121,9 +122,9 @@ const std::vector<TaskObject>& task_objects() {
 const std::vector<FileKind>& file_kinds() {
   static const std::vector<FileKind> rows = {
       file_kind<RegularFile>(),  // no two kinds claim the same file; the most frequent one is asked first
-      file_kind<Pipe>(),        file_kind<Fifo>(),      file_kind<Memfd>(),
-      file_kind<Terminal>(),    file_kind<EventFd>(),   file_kind<SignalFd>(),
-      file_kind<TimerFd>(),     file_kind<EventPoll>(), file_kind<PidFd>(),
+      file_kind<Pipe>(),        file_kind<Fifo>(),     file_kind<Memfd>(),   file_kind<Terminal>(),
+      file_kind<EventFd>(),     file_kind<SignalFd>(), file_kind<TimerFd>(), file_kind<EventPoll>(),
+      file_kind<PidFd>(),       file_kind<BpfMap>(),
   };
   return rows;
 }

@@ -18,7 +18,7 @@ PLAIN_FILES = ("cmdline", "environ", "auxv", "comm", "limits", "oom_score_adj", 
                "timerslack_ns", "uid_map", "cgroup")
 NAMELESS = re.compile(r"^(pipe|socket):\[(\d+)\]$")
 EVENTFD_ID = re.compile(r"^eventfd-id:\s*(\d+)$", re.MULTILINE)
-CHANGING_FDINFO = ("ino:", "mnt_id:", "it_value:", "ticks:")
+CHANGING_FDINFO = ("ino:", "mnt_id:", "map_id:", "it_value:", "ticks:")
 # Set by a write to the page tables or by the kernel's own bookkeeping, not by the program.
 # "gu": the kernel looks for guard regions there, whether or not there are any left.
 IGNORED_VM_FLAGS = {"sd", "gu"}
