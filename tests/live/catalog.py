@@ -79,6 +79,6 @@ ENTRIES = (
     _refused("refuse_secretmem", "UNSUPPORTED_MAPPING"), _refused("refuse_userfaultfd", "UNSUPPORTED_MAPPING|UNSUPPORTED_FILE"),
     _refused("refuse_seccomp_notify", "UNSUPPORTED_STATE"),
     _honest("refuse_unix_socket"), _honest("refuse_tcp_listen"), _honest("refuse_deleted_file"),
-    _honest("refuse_namespace"), _honest("refuse_event_files"), _refused("refuse_pidfd", "UNSUPPORTED_FILE"), _refused("refuse_bpf_map", "UNSUPPORTED_FILE"), _refused("refuse_thread_timer", "UNSUPPORTED_STATE"),
+    _honest("refuse_namespace"), _honest("refuse_event_files"), _refused("refuse_pidfd", "UNSUPPORTED_FILE"), _refused("refuse_bpf_map", "UNSUPPORTED_FILE"), _refused("refuse_io_uring", "UNSUPPORTED_MAPPING|UNSUPPORTED_FILE"), _refused("refuse_aio", "UNSUPPORTED_MAPPING"), _refused("refuse_thread_timer", "UNSUPPORTED_STATE"),
 )
 BY_NAME = {entry.name: entry for entry in ENTRIES}
