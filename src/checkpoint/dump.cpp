@@ -302,7 +302,8 @@ class Checkpoint {
 
   void collect_files() {
     for (auto& p : processes_)
-      if (p->leader().stat.sid == p->pid()) files_.tree_sessions.push_back(p->pid());
+      if (const ProcStat& stat = p->leader().stat; stat.sid == p->pid())
+        files_.tree_sessions.push_back({p->pid(), stat.tty_nr, stat.tty_pgrp});
     for (const SeizedProcess& s : seized_) files_.tree_pids.insert(s.pid);
     for (auto& p : processes_)
       for (const Vma& v : p->vmas)

@@ -15,6 +15,7 @@
 #include "objects/task/alt_stack.h"
 #include "objects/task/autogroup.h"
 #include "objects/task/child_subreaper.h"
+#include "objects/task/controlling_terminal.h"
 #include "objects/task/core_dump_filter.h"
 #include "objects/task/core_scheduling.h"
 #include "objects/task/cpu_affinity.h"
@@ -82,6 +83,7 @@ const std::vector<TaskObject>& task_objects() {
       task_object<MemoryMerge>(),            // the mappings are there; needs CAP_SYS_RESOURCE
       task_object<CoreDumpFilter>(),         // from outside
       task_object<Autogroup>(),              // from outside
+      task_object<ControllingTerminal>(),    // given before any child is born
       task_object<Dumpable>(),               // finished after all credentials (O-59)
 
       task_object<DenyWriteExecute>(),       // the last call: nothing is mapped after it

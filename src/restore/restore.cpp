@@ -100,6 +100,7 @@ class Restore {
       tree_->build(options_.sibling);
     }
     check_interrupted();
+    tree_->settle_terminals();
     tree_->end_zombies();
     tree_->stop_processes();
     tree_->forget_child_signals();

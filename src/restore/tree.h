@@ -38,6 +38,8 @@ class PuppetTree {
   // Processes that are dead in the images die (O-53), and stopped ones stop; they go on running batches.
   void end_zombies();
   void stop_processes();
+  // The foreground groups of terminals, and processes that have none although their session has one.
+  void settle_terminals();
   // The signals of these deaths and stops were seen long ago, or are among the saved pending ones.
   void forget_child_signals();
 
@@ -70,6 +72,9 @@ class PuppetTree {
   void fill_mapped();
   void come_to_rest(int node);
   void end_temporary(const TreeStep& step);
+  // tree_terminals.cpp
+  void take_terminal(int node);
+  void call_with_terminal(Puppet& puppet, int fd, uint64_t request, const pid_t* group = nullptr);
   void adopt(const Puppet& creator, int node);
   PlannedProcess* process_of(int node) const;
   int exit_signal_of(int node) const;

@@ -153,6 +153,7 @@ void PuppetTree::queue(const TreeStep& step) {
       break;
     case TreeStep::Kind::new_session:
       batch.must(SYS_setsid, {});
+      take_terminal(actor);
       break;
     case TreeStep::Kind::unshare:
       batch.must(SYS_unshare, {step.tables});

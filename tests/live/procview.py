@@ -9,7 +9,7 @@ import time
 
 import harness
 
-STAT_FIELDS = {"ppid": 4, "pgrp": 5, "session": 6, "tty_nr": 7, "nice": 19, "exit_signal": 38, "threads": 20, "startcode": 26, "endcode": 27,
+STAT_FIELDS = {"ppid": 4, "pgrp": 5, "session": 6, "tty_nr": 7, "tpgid": 8, "nice": 19, "exit_signal": 38, "threads": 20, "startcode": 26, "endcode": 27,
                "startstack": 28, "rt_priority": 40, "policy": 41, "start_data": 45, "end_data": 46, "start_brk": 47,
                "arg_start": 48, "arg_end": 49, "env_start": 50, "env_end": 51}
 STATUS_LINES = ("Umask", "Uid", "Gid", "Groups", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt", "CapInh", "CapPrm",

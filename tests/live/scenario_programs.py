@@ -207,8 +207,6 @@ REFUSED = {
     "UNSUPPORTED_FILE": (
         ("socket", "import socket; kept = socket.socketpair()"),
         ("socket", "import socket; kept = socket.create_server(('127.0.0.1', 0))"),
-        ("ptmx", "import os; kept = os.openpty()"),
-        ("pts", "import os; master, kept = os.openpty(); os.close(master)"),
     ),
     "FILE_UNREACHABLE": (
         ("deleted", "import tempfile; kept = tempfile.TemporaryFile()"),

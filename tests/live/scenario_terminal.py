@@ -136,6 +136,34 @@ def case_leave_running_and_stopped(session):
     term.close()
 
 
+def case_terminal_in_a_job(session):
+    """A job that drives a terminal of its own: the outer one is the caller's, the inner one comes back with its shell."""
+    harness.needs_root()
+    first = terminal.Terminal(session, session.directory)
+    inner = "inner-prompt> "
+    first.send(f"script -q -c 'PS1=\"{inner}\" bash --norc --noprofile --noediting -i' typescript\n")
+    first.expect(inner)
+    first.send("kept=42; tty\n")
+    first.expect(r"^/dev/pts/\d+$")
+    first.expect(inner)
+    pid = terminal.foreground_child(first, "script")
+    session.dump(pid, session.path("images"), "-j")
+    first.expect(re.escape(terminal.PROMPT))
+    first.close()
+    session.wait_gone(first.pid)
+    session.reap()
+    second = terminal.Terminal(session, session.directory)
+    second.send(f"stty raw -echo; {session.stasis} restore -D {session.path('images')} -j; stty sane; echo status=$?\n")
+    # Until then what is typed would be for the shell.
+    harness.wait_until(lambda: harness.is_alive(pid) and harness.state_of(pid) == "S", "the job is not restored")
+    second.send("echo kept $kept; tty\n")
+    second.expect(r"^kept 42$")
+    second.expect(r"^/dev/pts/\d+$")
+    second.send("exit\n")
+    second.expect(r"status=0")
+    second.close()
+
+
 def case_shell_job_without_terminal(session):
     """Images of a shell job restored where there is no terminal: a clear refusal."""
     harness.needs_root()

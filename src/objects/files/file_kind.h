@@ -24,6 +24,8 @@
 //                                                                  // mapping or an executable; before any create()
 //     static void finish(const State&, int fd, RestoreFiles&, Shared&);    // after all files and tasks exist
 //     static void complete(RestoreFiles&, Shared&);                // once, after finish() of all files
+//     static std::optional<SessionTerminal> session_terminal(pid_t session, RestoreFiles&, Shared&);   // restore: for
+//                                                                  // its leader; before any create()
 //     static void call(std::span<const DescriptorSlot>, SyscallBatch&, Shared&);  // restore: what a task has to do
 //                                                                  // itself, with the descriptors of its table
 //   };
@@ -114,6 +116,18 @@ struct WatchedFile {
   bool at_its_number = false;  // the task has it under the number that was registered
 };
 
+// A session whose leader is in the tree.
+struct TreeSession {
+  pid_t leader = 0;
+  uint32_t terminal = 0;  // its controlling terminal, as /proc/PID/stat encodes the device; 0: none
+  pid_t foreground = 0;   // the process group there
+};
+// The controlling terminal of a session that is being made.
+struct SessionTerminal {
+  int fd = -1;  // not owned
+  pid_t foreground = 0;
+};
+
 // What dumping a file may use.
 class DumpFiles {
  public:
@@ -135,8 +149,8 @@ class DumpFiles {
 
   // CLOCK_MONOTONIC of this program when the clocks of the image were read: times that are left count from there.
   uint64_t clocks_read_at_ns = 0;
-  // Sessions whose leader is in the tree; a terminal of another session comes from outside.
-  std::vector<pid_t> tree_sessions;
+  // A terminal of another session comes from outside.
+  std::vector<TreeSession> tree_sessions;
   // All processes of the tree, as this program sees them, dead ones too.
   std::unordered_set<pid_t> tree_pids;
   // Memory behind files, whose pages are stored once for the tree.
@@ -211,6 +225,16 @@ std::optional<uint64_t> fdinfo_number(std::string_view fdinfo, std::string_view 
 // Gives a description that was made without flags those of the saved one which fcntl(F_SETFL) can set, but O_ASYNC.
 void restore_status_flags(int fd, uint32_t saved, std::string_view what);
 
+// The kernel's O_LARGEFILE, which the C library hides on 64-bit machines: set in every description that open(2) made
+// there, absent in those of pipe(2).
+#if defined(__aarch64__)
+inline constexpr uint32_t kLargeFile = 0400000;
+#elif defined(__powerpc64__)
+inline constexpr uint32_t kLargeFile = 0200000;
+#else
+inline constexpr uint32_t kLargeFile = 0100000;
+#endif
+
 // Open flags of a saved description for opening it anew: without those that act only once or that the task must set.
 int reopen_flags(uint32_t saved);
 // A new description of what `fd` refers to; works for files without a path too (pipes). Empty and errno on failure.
@@ -238,6 +262,7 @@ struct FileKind {
   void (*finish)(const std::any& state, int fd, RestoreFiles&, std::any& shared);
   void (*complete)(RestoreFiles&, std::any& shared);
   void (*call)(std::span<const DescriptorSlot>, SyscallBatch&, std::any& shared);
+  std::optional<SessionTerminal> (*session_terminal)(pid_t session, RestoreFiles&, std::any& shared);
 };
 
 // All kinds, in the order in which match() is asked: the first that says yes has it.
@@ -301,6 +326,10 @@ FileKind file_kind() {
   if constexpr (requires { &K::call; })
     row.call = [](std::span<const DescriptorSlot> table, SyscallBatch& b, std::any& sh) {
       K::call(table, b, shared_of<K>(sh));
+    };
+  if constexpr (requires { &K::session_terminal; })
+    row.session_terminal = [](pid_t session, RestoreFiles& r, std::any& sh) {
+      return K::session_terminal(session, r, shared_of<K>(sh));
     };
   if constexpr (requires { &K::finish; })
     row.finish = [](const std::any& st, int fd, RestoreFiles& r, std::any& sh) {

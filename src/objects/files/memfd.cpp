@@ -143,6 +143,11 @@ const Memfd::Inode& inode_of(const Memfd::State& state, const Memfd::Shared& sha
   return found->second;
 }
 
+// What the caller gives in its place, by the name that /proc shows; -1: nothing.
+int given_instead(const Memfd::Inode& inode, const RestoreFiles& files) {
+  return inode.is_anonymous() ? -1 : files.inherited("/memfd:" + inode.name);
+}
+
 }  // namespace
 
 bool Memfd::match(const FileView& view) {
@@ -228,8 +233,10 @@ void Memfd::plan(const State& state, RestoreFiles&, Shared& shared) {
   inode_of(state, shared);
 }
 
-Fd Memfd::create(const State& state, RestoreFiles&, Shared& shared) {
+Fd Memfd::create(const State& state, RestoreFiles& files, Shared& shared) {
   const Inode& inode = inode_of(state, shared);
+  if (const int given = given_instead(inode, files); given >= 0)
+    return Fd(check(::fcntl(given, F_DUPFD_CLOEXEC, 3), "cannot duplicate an inherited descriptor"));
   Fd fd = reopen(object_of(state.inode_id, shared), reopen_flags(state.flags));
   if (!fd) throw restore_failed(inode, fmt::format("cannot open it (flags {:#o})", state.flags));
   if (state.pos != 0 && ::lseek(fd.get(), static_cast<off_t>(state.pos), SEEK_SET) < 0)
@@ -237,9 +244,10 @@ Fd Memfd::create(const State& state, RestoreFiles&, Shared& shared) {
   return fd;
 }
 
-Fd Memfd::open_mapped(const State& state, int flags, RestoreFiles&, Shared& shared) {
+Fd Memfd::open_mapped(const State& state, int flags, RestoreFiles& files, Shared& shared) {
   const Inode& inode = inode_of(state, shared);
-  Fd fd = reopen(object_of(state.inode_id, shared), flags | O_CLOEXEC);
+  const int given = given_instead(inode, files);
+  Fd fd = reopen(given >= 0 ? given : object_of(state.inode_id, shared), flags | O_CLOEXEC);
   if (!fd) throw restore_failed(inode, "cannot open it to map it");
   return fd;
 }

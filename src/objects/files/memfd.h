@@ -56,8 +56,8 @@ struct Memfd {
   static void decode(const pb::file_entry& in, State& state);
   static void read_images(const ImageStore& store, Shared& shared);
   static void plan(const State& state, RestoreFiles&, Shared& shared);
-  static Fd create(const State& state, RestoreFiles&, Shared& shared);
-  static Fd open_mapped(const State& state, int flags, RestoreFiles&, Shared& shared);
+  static Fd create(const State& state, RestoreFiles& files, Shared& shared);
+  static Fd open_mapped(const State& state, int flags, RestoreFiles& files, Shared& shared);
   static void finish(const State& state, int fd, RestoreFiles& files, Shared& shared);
   static void complete(RestoreFiles&, Shared& shared);
 };

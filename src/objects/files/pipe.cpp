@@ -12,15 +12,6 @@
 namespace stasis {
 namespace {
 
-// The kernel's O_LARGEFILE, which the C library hides on 64-bit machines: set in every description that open(2) made,
-// absent in those of pipe(2).
-#if defined(__aarch64__)
-constexpr uint32_t large_file = 0400000;
-#elif defined(__powerpc64__)
-constexpr uint32_t large_file = 0200000;
-#else
-constexpr uint32_t large_file = 0100000;
-#endif
 std::string pipe_key(uint32_t pipe_id) {
   return fmt::format("pipe:[{}]", pipe_id);
 }
@@ -58,7 +49,7 @@ Fd take_end(const Pipe::State& state, Pipe::Made& made) {
   Fd& own = reads_pipe(state.flags) ? made.reader : made.writer;
   bool& taken = reads_pipe(state.flags) ? made.reader_taken : made.writer_taken;
   const bool both = reads_pipe(state.flags) && writes_pipe(state.flags);
-  if (own && !both && (state.flags & large_file) == 0 && !std::exchange(taken, true))
+  if (own && !both && (state.flags & kLargeFile) == 0 && !std::exchange(taken, true))
     return Fd(::fcntl(own.get(), F_DUPFD_CLOEXEC, 0));
   Fd fd = reopen(made.any, reopen_flags(state.flags & ~static_cast<uint32_t>(O_DIRECT)));
   // The caller may give something that cannot be opened anew, such as a socket.
@@ -75,6 +66,7 @@ bool Pipe::match(const FileView& view) {
 void Pipe::dump(const FileView& view, DumpFiles& files, Shared& shared, State& state) {
   state.pipe_id = static_cast<uint32_t>(view.st.st_ino);
   dump_open_file(view, files, state);
+  state.external = files.is_external(pipe_key(state.pipe_id));
 
   Ends& ends = shared.ends[state.pipe_id];
   if (ends.who.empty()) ends.who = view.who();
@@ -122,7 +114,19 @@ void Pipe::read_images(const ImageStore& store, Shared& shared) {
   read_pipe_contents(store, ImageKind::PIPES_DATA, shared.contents);
 }
 
-void Pipe::plan(const State& state, RestoreFiles&, Shared& shared) {
+void Pipe::encode_extension(const State& state, pb::extension_file& out) {
+  if (state.external) out.set_external(true);
+}
+
+void Pipe::decode_extension(const pb::extension_file& in, State& state) {
+  state.external = in.external();
+}
+
+void Pipe::plan(const State& state, RestoreFiles& files, Shared& shared) {
+  if (const std::string key = pipe_key(state.pipe_id); state.external && files.inherited(key) < 0)
+    throw Error(Reason::FILE_MISSING, "a pipe was left outside of the dump, and nothing is given in its place")
+        .object(key)
+        .remedy(fmt::format("give an open descriptor with --inherit-fd 'fd[N]:{}'", key));
   if (writes_pipe(state.flags) && (state.flags & O_DIRECT) != 0) shared.contents[state.pipe_id].packet_mode = true;
 }
 

@@ -26,6 +26,7 @@ struct Pipe {
     uint32_t pipe_id = 0;  // the inode, the same for all ends
     uint32_t flags = 0;
     FileOwner owner;
+    bool external = false;  // the user said so: another one must be given at the restore
 
     bool operator==(const State&) const = default;
   };
@@ -55,6 +56,8 @@ struct Pipe {
   static void write_images(Shared& shared, ImageStore& store);
   static void decode(const pb::file_entry& in, State& state);
   static void read_images(const ImageStore& store, Shared& shared);
+  static void encode_extension(const State& state, pb::extension_file& out);
+  static void decode_extension(const pb::extension_file& in, State& state);
   static void plan(const State& state, RestoreFiles& files, Shared& shared);
   static Fd create(const State& state, RestoreFiles& files, Shared& shared);
   static void finish(const State& state, int fd, RestoreFiles& files, Shared& shared);

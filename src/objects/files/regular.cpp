@@ -127,6 +127,16 @@ std::string what_of(const RegularFile::State& state) {
   return fmt::format("file {} ({})", state.id, state.path);
 }
 
+// The name of a file that the user declared external; empty: it is none. Mounts are asked for only if there is any.
+std::string external_key(const FileView& view, const DumpFiles& files) {
+  constexpr std::string_view begin = "file[";
+  if (std::ranges::none_of(files.options().external, [&](const std::string& key) { return key.starts_with(begin); }))
+    return {};
+  const auto mount = fdinfo_number(own_fdinfo(view.fd), "mnt_id");
+  std::string key = fmt::format("{}{:x}:{:x}]", begin, mount.value_or(0), view.st.st_ino);
+  return files.is_external(key) ? key : std::string();
+}
+
 }  // namespace
 
 bool is_message_queue(const FileView& view) {
@@ -145,8 +155,12 @@ bool RegularFile::match(const FileView& view) {
 }
 
 void RegularFile::dump(const FileView& view, DumpFiles& files, Shared&, State& state) {
-  if (!leads_to(view.link, view.st)) refuse_unreachable(view.st, view.link, view.who());
-  state.path = view.link;
+  state.path = external_key(view, files);
+  state.external = !state.path.empty();
+  if (!state.external) {
+    if (!leads_to(view.link, view.st)) refuse_unreachable(view.st, view.link, view.who());
+    state.path = view.link;
+  }
   dump_open_file(view, files, state);
   // Fails for files without a position; the kernel then ignores one, too.
   const off_t pos = view.path_only() ? 0 : ::lseek(view.fd, 0, SEEK_CUR);
@@ -227,7 +241,7 @@ void RegularFile::plan(const State& state, RestoreFiles& files, Shared&) {
   if (state.external)
     throw Error(Reason::FILE_MISSING, "a file was left outside of the dump, and nothing is given in its place")
         .object(state.path)
-        .remedy(fmt::format("give an open descriptor with --inherit-fd fd[N]:{}", state.path));
+        .remedy(fmt::format("give an open descriptor with --inherit-fd 'fd[N]:{}'", state.path));
   verify_path_file(state, files.options());
 }
 

@@ -122,7 +122,18 @@ void RestoredFiles::plan() {
   }
 }
 
+std::optional<SessionTerminal> RestoredFiles::session_terminal(pid_t session) {
+  raise_limit();
+  for (size_t i = 0; i < shared_.size(); ++i) {
+    const FileKind& kind = file_kinds()[i];
+    if (!kind.session_terminal) continue;
+    if (auto terminal = kind.session_terminal(session, context_, shared_[i])) return terminal;
+  }
+  return std::nullopt;
+}
+
 void RestoredFiles::raise_limit() {
+  if (old_limit_) return;
   rlimit limit;
   check(::getrlimit(RLIMIT_NOFILE, &limit), "cannot read the limit of open files");
   // Beside the files: what this program has open itself, and the spare ends of pipes.

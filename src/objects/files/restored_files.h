@@ -39,6 +39,8 @@ class RestoredFiles {
   // Tells when the clocks of the restored tasks began, by CLOCK_MONOTONIC of this program; before finish().
   void set_clocks_began(uint64_t at_ns) { context_.clocks_began_at_ns = at_ns; }
   void plan();
+  // For the leader of a session, when it has become that; nothing if it has none. Before create().
+  std::optional<SessionTerminal> session_terminal(pid_t session);
   void create();
   void finish();
 

@@ -43,9 +43,11 @@ class TerminalTest : public testing::Test {
 };
 
 TEST_F(TerminalTest, NeedsShellJob) {
-  const Error error = error_of([&] { dump(slave_); });
+  dump(slave_);
+  const Error error = error_of([&] { Terminal::conclude(dump_files_, dumped_); });
   EXPECT_EQ(error.reason(), Reason::UNSUPPORTED_FILE);
   EXPECT_NE(error.remedy().find("--shell-job"), std::string::npos);
+  EXPECT_NE(error.remedy().find("--external 'tty["), std::string::npos);
 }
 
 TEST_F(TerminalTest, IsDescribed) {
@@ -72,6 +74,7 @@ TEST_F(TerminalTest, IsDescribed) {
   Terminal::decode(entry, decoded);
   EXPECT_EQ(decoded, state);
 
+  Terminal::conclude(dump_files_, dumped_);
   Terminal::write_images(dumped_, store_);
   test::commit(store_);
   Terminal::read_images(store_, restored_);
@@ -88,37 +91,97 @@ TEST_F(TerminalTest, IsDescribed) {
   EXPECT_EQ(info.rdev(), view_of(slave_.get()).st.st_rdev);
 }
 
-TEST_F(TerminalTest, MastersAndSecondTerminalsAreRefused) {
+TEST_F(TerminalTest, ASecondTerminalFromOutsideIsRefused) {
   dump_options_.shell_job = true;
-  EXPECT_NE(error_of([&] { dump(master_); }).what_failed().find("master"), std::string::npos);
   dump(slave_);
   const Fd other_master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
   ASSERT_EQ(::unlockpt(other_master.get()), 0);
   const Fd other = open_slave(other_master);
-  EXPECT_NE(error_of([&] { dump(other); }).what_failed().find("more than one"), std::string::npos);
+  dump(other);
+  EXPECT_NE(error_of([&] { Terminal::conclude(dump_files_, dumped_); }).what_failed().find("more than one"),
+            std::string::npos);
 }
 
 TEST_F(TerminalTest, TheTerminalOfASessionInTheTreeIsRefused) {
   dump_options_.shell_job = true;
-  int ready[2];
-  ASSERT_EQ(::pipe2(ready, O_CLOEXEC), 0);
-  const Fd reader(ready[0]);
-  Fd writer(ready[1]);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::setsid();
-    const bool ok = ::ioctl(slave_.get(), TIOCSCTTY, 0) == 0;
-    if (::write(writer.get(), ok ? "y" : "n", 1) == 1) ::pause();
-    ::_exit(0);
+  dump(slave_);
+  uint32_t device = 0;
+  ASSERT_EQ(::ioctl(slave_.get(), TIOCGDEV, &device), 0);
+  dump_files_.tree_sessions = {{.leader = 42, .terminal = device, .foreground = 42}};
+  EXPECT_NE(error_of([&] { Terminal::conclude(dump_files_, dumped_); }).what_failed().find("session inside the tree"),
+            std::string::npos);
+  Terminal::Shared without;
+  const Error error = error_of([&] { Terminal::conclude(dump_files_, without); });
+  EXPECT_NE(error.what_failed().find("no descriptor refers to it"), std::string::npos);
+}
+
+TEST_F(TerminalTest, AnExternalOneIsDescribedByItsKey) {
+  const struct stat st = view_of(slave_.get()).st;
+  const std::string key = fmt::format("tty[{:x}:{:x}]", st.st_rdev, st.st_dev);
+  dump_options_.external = {key};
+  Terminal::State state = dump(slave_);
+  state.node_id = 0;
+  EXPECT_GE(state.info_id >> 1, 1013u);
+  Terminal::conclude(dump_files_, dumped_);
+  EXPECT_EQ(dumped_.infos.at(state.info_id).type(), pb::EXT_TTY);
+
+  restored_.infos = dumped_.infos;
+  RestoreFiles files(restore_options_);
+  const Error error = error_of([&] { Terminal::plan(state, files, restored_); });
+  EXPECT_EQ(error.reason(), Reason::TERMINAL_MISSING);
+  EXPECT_NE(error.remedy().find("--inherit-fd 'fd[N]:" + key), std::string::npos);
+  const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  restore_options_.inherit_fd = {{null.get(), key}};
+  EXPECT_EQ(error_of([&] { Terminal::plan(state, files, restored_); }).reason(), Reason::TERMINAL_MISSING);
+  restore_options_.inherit_fd = {{slave_.get(), key}};
+  Terminal::plan(state, files, restored_);
+  const Fd made = Terminal::create(state, files, restored_);
+  EXPECT_EQ(view_of(made.get()).st.st_rdev, st.st_rdev);
+}
+
+TEST_F(TerminalTest, APairIsMadeAgain) {
+  const winsize size{.ws_row = 33, .ws_col = 111, .ws_xpixel = 5, .ws_ypixel = 6};
+  ASSERT_EQ(::ioctl(slave_.get(), TIOCSWINSZ, &size), 0);
+  ASSERT_EQ(::write(master_.get(), "a line\nand", 10), 10);
+  Terminal::State master = dump(master_), slave = dump(slave_);
+  master.id = 1;
+  slave.id = 2;
+  unsigned index = 0;
+  ASSERT_EQ(::ioctl(master_.get(), TIOCGPTN, &index), 0);
+  EXPECT_EQ(master.info_id, (index << 1) | 1);
+  EXPECT_EQ(slave.info_id, index << 1);
+  Terminal::conclude(dump_files_, dumped_);
+  Terminal::write_images(dumped_, store_);
+  test::commit(store_);
+  Terminal::read_images(store_, restored_);
+  for (Terminal::State* state : {&master, &slave}) {
+    pb::file_entry entry;
+    pb::extension_file extension;
+    state->node_id = 0;
+    Terminal::encode(*state, entry);
+    Terminal::encode_extension(*state, extension);
+    *state = {};
+    Terminal::decode(entry, *state);
+    Terminal::decode_extension(extension, *state);
   }
-  char answer = 0;
-  ASSERT_EQ(::read(reader.get(), &answer, 1), 1);
-  EXPECT_EQ(answer, 'y');
-  dump_files_.tree_sessions = {child};
-  EXPECT_NE(error_of([&] { dump(slave_); }).what_failed().find("session inside the tree"), std::string::npos);
-  ::kill(child, SIGKILL);
-  int status;
-  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  RestoreFiles files(restore_options_);
+  Terminal::plan(master, files, restored_);
+  Terminal::plan(slave, files, restored_);
+  // The original still has the number.
+  Terminal::Shared busy;
+  Terminal::read_images(store_, busy);
+  Terminal::plan(master, files, busy);
+  EXPECT_EQ(error_of([&] { Terminal::create(master, files, busy); }).reason(), Reason::TERMINAL_TAKEN);
+  master_.reset();
+  slave_.reset();
+  const Fd made = Terminal::create(master, files, restored_), peer = Terminal::create(slave, files, restored_);
+  Terminal::complete(files, restored_);
+  winsize found{};
+  ASSERT_EQ(::ioctl(made.get(), TIOCGWINSZ, &found), 0);
+  EXPECT_EQ(found.ws_col, 111);
+  char text[32] = "";
+  EXPECT_EQ(::read(peer.get(), text, sizeof text), 7);
+  EXPECT_STREQ(text, "a line\n");
 }
 
 TEST_F(TerminalTest, RestoreChecksWhatItNeeds) {
@@ -126,19 +189,22 @@ TEST_F(TerminalTest, RestoreChecksWhatItNeeds) {
   Terminal::State state{.id = 1, .info_id = 6};
   EXPECT_EQ(error_of([&] { Terminal::plan(state, files, restored_); }).reason(), Reason::IMAGE_CORRUPT);
   restored_.infos[6].set_type(pb::PTY);
+  restored_.infos[6].set_id(6);
+  restored_.infos[6].mutable_termios();
   const Error error = error_of([&] { Terminal::plan(state, files, restored_); });
   EXPECT_EQ(error.reason(), Reason::TERMINAL_MISSING);
   EXPECT_NE(error.remedy().find("--shell-job"), std::string::npos);
-  restore_options_.shell_job = true;
+  // The master is described, but nobody has it.
   restored_.infos[7].set_type(pb::PTY);
-  state.info_id = 7;
-  EXPECT_EQ(error_of([&] { Terminal::plan(state, files, restored_); }).reason(), Reason::IMAGE_UNSUPPORTED);
+  Terminal::plan(state, files, restored_);
+  EXPECT_EQ(error_of([&] { Terminal::create(state, files, restored_); }).reason(), Reason::IMAGE_CORRUPT);
 }
 
 // In a child, so that the standard descriptors of the test stay what they are.
 TEST_F(TerminalTest, TheCallersTerminalIsOpenedAnew) {
   restore_options_.shell_job = true;
   restored_.infos[6].set_type(pb::PTY);
+  restored_.infos[6].mutable_termios();
   const pid_t child = ::fork();
   if (child == 0) {
     ::setsid();

@@ -16,6 +16,10 @@ static struct cell* cells;
 #ifdef HEARTBEAT_SANDBOX
 static void enter_sandbox(void);
 #endif
+#ifdef HEARTBEAT_TERMINAL
+static void fill_terminal(void);
+static void check_terminal(void);
+#endif
 static int pipe_ends[2];
 
 static void* beat(void* argument) {
@@ -62,6 +66,9 @@ int main(int argc, char** argv) {
 #ifdef HEARTBEAT_SANDBOX
   enter_sandbox();
 #endif
+#ifdef HEARTBEAT_TERMINAL
+  fill_terminal();
+#endif
   uint64_t seen[kThreads];
   for (subject_ready();;) {  // the leader is one of the twenty
     struct timespec nap = {0, 2000000}, left;
@@ -72,6 +79,9 @@ int main(int argc, char** argv) {
     for (int i = 1; i < kThreads; i++) CHECK(WAIT_UNTIL(cells[i].count > seen[i]), "thread %d stands still", i);
     for (int i = 0; i < kThreads; i++)
       CHECK(cells[i].wrong == 0, "thread %d: %lu calls went wrong", i, (unsigned long)cells[i].wrong);
+#ifdef HEARTBEAT_TERMINAL
+    check_terminal();
+#endif
     subject_verdict();
     if (subject_last) return subject_status();
   }
