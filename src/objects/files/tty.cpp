@@ -160,7 +160,8 @@ void require_line_discipline(int fd, std::string_view who) {
         .remedy("let the program set the standard one (N_TTY)");
 }
 
-void conclude_pair(uint32_t slave_id, const Terminal::Master& master, Terminal::Shared& shared) {
+// Looks at everything but what waits there; a descriptor of our own for the slave, if anybody has ever opened it.
+Fd conclude_pair(uint32_t slave_id, const Terminal::Master& master, const Terminal::Shared& shared) {
   const pb::tty_info_entry& info = shared.infos.at(master_of(slave_id));
   const auto opened = shared.slaves.find(slave_id);
   const int fd = master.fd.get();
@@ -190,11 +191,26 @@ void conclude_pair(uint32_t slave_id, const Terminal::Master& master, Terminal::
   pty.uid = node.st_uid;
   pty.gid = node.st_gid;
   pty.mode = node.st_mode & 07777;
-  pty.queues = copy_queues(fd, slave.get(), master.packet, master.who);
-  auto& [input, output] = shared.queues[slave_id];
-  for (const std::string& line : pty.queues.lines) input += line;
-  input += pty.queues.input;
-  output = pty.queues.output;
+  return slave;
+}
+
+void conclude_pairs(Terminal::Shared& shared) {
+  std::vector<Fd> slaves;
+  std::vector<PtySides> sides;
+  for (const auto& [slave_id, master] : shared.masters) {
+    slaves.push_back(conclude_pair(slave_id, master, shared));
+    sides.push_back(
+        {.master = master.fd.get(), .slave = slaves.back().get(), .packet = master.packet, .who = master.who});
+  }
+  std::vector<PtyQueues> copies = copy_queues(sides);
+  auto copy = copies.begin();
+  for (const auto& [slave_id, master] : shared.masters) {
+    PtyQueues& queues = master.pty->queues = std::move(*copy++);
+    auto& [input, output] = shared.queues[slave_id];
+    for (const std::string& line : queues.lines) input += line;
+    input += queues.input;
+    output = queues.output;
+  }
 }
 
 // Of a session whose leader is in the tree. A terminal that nobody has open controls none (tty_release() in the
@@ -384,7 +400,7 @@ void Terminal::conclude(DumpFiles& files, Shared& shared) {
   const Slave* job = nullptr;
   for (const auto& [id, slave] : shared.slaves)
     if (!slave.external && !shared.masters.contains(id)) conclude_outside(slave, files, shared, job);
-  for (const auto& [slave_id, master] : shared.masters) conclude_pair(slave_id, master, shared);
+  conclude_pairs(shared);
   // Held longer they would hide that the tasks close theirs.
   shared.masters.clear();
 }

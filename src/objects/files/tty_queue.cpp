@@ -242,6 +242,21 @@ void refuse_inexact(int slave, const struct termios2& settings, std::string_view
         .remedy(kLater);
 }
 
+bool may_hold_something(const PtySides& pair) {
+  const size_t output = waiting(pair.master);
+  if (pair.slave < 0) {
+    if (output < kDiscipline) return output > 0;
+    throw cannot_keep(pair.who, "the terminal is full of output, and nobody has opened its slave")
+        .remedy("try again when the program has read what waits");
+  }
+  struct termios2 settings {};
+  check(::ioctl(pair.slave, TCGETS2, &settings), "cannot read the settings of a terminal");
+  refuse_inexact(pair.slave, settings, pair.who);
+  // The beginning of a line does not show in canonical mode.
+  return output > 0 || (settings.c_lflag & ICANON) != 0 || waiting(pair.slave) > 0 ||
+         (ready(pair.slave, POLLOUT) & POLLOUT) == 0;
+}
+
 void take(const Moved& moved, PtyQueues& out) {
   out.output.assign(moved.output.data(), moved.output_bytes);
   size_t at = 0;
@@ -262,26 +277,26 @@ void throw_failed(const Moved& moved, Reason reason, std::string_view who) {
 
 }  // namespace
 
-PtyQueues copy_queues(int master, int slave, bool packet, std::string_view who) {
-  PtyQueues out;
-  struct termios2 settings {};
-  const size_t output = waiting(master);
-  bool look = output > 0;
-  if (slave >= 0) {
-    check(::ioctl(slave, TCGETS2, &settings), "cannot read the settings of a terminal");
-    // The beginning of a line does not show in canonical mode.
-    look = look || (settings.c_lflag & ICANON) != 0 || waiting(slave) > 0 || (ready(slave, POLLOUT) & POLLOUT) == 0;
-    refuse_inexact(slave, settings, who);
-  } else if (output >= kDiscipline) {
-    throw cannot_keep(who, "the terminal is full of output, and nobody has opened its slave")
-        .remedy("try again when the program has read what waits");
+std::vector<PtyQueues> copy_queues(std::span<const PtySides> pairs) {
+  std::vector<std::unique_ptr<Moved>> moved(pairs.size());
+  bool any = false;
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    if (!may_hold_something(pairs[i])) continue;
+    require_put_back(pairs[i].master, pairs[i].who);
+    moved[i] = std::make_unique_for_overwrite<Moved>();
+    any = true;
   }
-  if (!look) return out;
-  require_put_back(master, who);
-  const auto moved = std::make_unique_for_overwrite<Moved>();
-  in_own_process([&] { Mover(master, slave, packet, *moved).copy(); });
-  throw_failed(*moved, Reason::SYSTEM, who);
-  take(*moved, out);
+  if (any)
+    in_own_process([&] {
+      for (size_t i = 0; i < pairs.size(); ++i)
+        if (moved[i]) Mover(pairs[i].master, pairs[i].slave, pairs[i].packet, *moved[i]).copy();
+    });
+  std::vector<PtyQueues> out(pairs.size());
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    if (!moved[i]) continue;
+    throw_failed(*moved[i], Reason::SYSTEM, pairs[i].who);
+    take(*moved[i], out[i]);
+  }
   return out;
 }
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,10 +29,15 @@ struct PtyQueues {
   bool empty() const { return output.empty() && lines.empty() && input.empty() && stop == Stop::none; }
 };
 
-// Copies what waits. `slave`: a descriptor of its own, non-blocking, for reading and writing; -1: only the output can
-// be seen. `packet`: the master is in packet mode, and has no status to tell. Everything is put back. `who`: for
-// errors. Throws UNSUPPORTED_FILE for what cannot be put back.
-PtyQueues copy_queues(int master, int slave, bool packet, std::string_view who);
+struct PtySides {
+  int master = -1;
+  int slave = -1;        // of our own, non-blocking, for reading and writing; -1: only the output can be seen
+  bool packet = false;   // the master is in packet mode, and has no status to tell
+  std::string_view who;  // for errors
+};
+// Copies what waits in each, and puts it back. Throws UNSUPPORTED_FILE for what could not be put back, before anything
+// is touched.
+std::vector<PtyQueues> copy_queues(std::span<const PtySides> pairs);
 
 // Puts it into a pair that is empty, and then gives it its settings. `slave`: as above; -1 only if there is no input.
 // `who`: for errors.

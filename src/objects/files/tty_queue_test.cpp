@@ -59,7 +59,10 @@ struct Pair {
     for (std::string more; (more = read(fd)) != "nothing" && !more.empty();) out += more;
     return out;
   }
-  PtyQueues copy() const { return copy_queues(master.get(), slave.get(), false, "a pair"); }
+  PtyQueues copy(bool packet = false) const {
+    const PtySides sides{.master = master.get(), .slave = slave.get(), .packet = packet, .who = "a pair"};
+    return copy_queues({&sides, 1}).front();
+  }
 };
 
 class TtyQueueTest : public testing::Test {
@@ -170,7 +173,7 @@ TEST_F(TtyQueueTest, PacketMode) {
   const int on = 1;
   ASSERT_EQ(::ioctl(pair_.master.get(), TIOCPKT, &on), 0);
   EXPECT_EQ(::write(pair_.slave.get(), "out", 3), 3);
-  const PtyQueues queues = copy_queues(pair_.master.get(), pair_.slave.get(), true, "a pair");
+  const PtyQueues queues = pair_.copy(true);
   EXPECT_EQ(queues.output, "out");
   EXPECT_EQ(Pair::read(pair_.master), std::string("\0out", 4));
 }
