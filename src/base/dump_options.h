@@ -35,21 +35,21 @@ struct DumpOptions {
   std::string freeze_cgroup;  // freezer group that holds the tree; empty: stop task by task
 
   // --- what the tree may hold ---
-  bool shell_job = false;                 // the root need not lead its session; session and terminal come from outside
-  bool tcp_established = false;           // save established connections
-  bool tcp_close = false;                 // save connections as closed ones
-  bool skip_in_flight = false;            // drop connections nobody has accepted yet
-  bool file_locks = false;                // save file locks
-  bool ext_unix_sk = false;               // unix sockets may have peers outside of the tree
-  bool evasive_devices = false;           // a device node may be named by any path to the same device
-  bool link_remap = false;                // unlinked files with other names may get a temporary hard link
-  bool force_irmap = false;               // find watched inodes by scanning paths
-  bool allow_uprobes = false;             // accept the mapping that the kernel adds for uprobes
-  bool external_sharing = false;          // mounts may share propagation with mounts outside
-  bool external_masters = false;          // mounts may be slaves of mounts outside
-  bool external_auto = false;             // find external mounts without being told
-  uint64_t ghost_limit_bytes = 1u << 20;  // largest unlinked file kept, in allocated bytes
-  bool ghost_fiemap = true;               // find holes of unlinked files by the extent map, not by seeking
+  bool shell_job = false;         // the root need not lead its session; session and terminal come from outside
+  bool tcp_established = false;   // save established connections
+  bool tcp_close = false;         // save connections as closed ones
+  bool skip_in_flight = false;    // drop connections nobody has accepted yet
+  bool file_locks = false;        // save file locks
+  bool ext_unix_sk = false;       // unix sockets may have peers outside of the tree
+  bool evasive_devices = false;   // a device node may be named by any path to the same device
+  bool link_remap = false;        // unlinked files with other names may get a temporary hard link
+  bool force_irmap = false;       // find watched inodes by scanning paths
+  bool allow_uprobes = false;     // accept the mapping that the kernel adds for uprobes
+  bool external_sharing = false;  // mounts may share propagation with mounts outside
+  bool external_masters = false;  // mounts may be slaves of mounts outside
+  bool external_auto = false;     // find external mounts without being told
+  std::optional<uint64_t> ghost_limit_bytes;  // largest unlinked file kept, in allocated bytes; nothing: any
+  bool ghost_fiemap = false;                  // find holes of unlinked files by the extent map, not by seeking
   FileValidation file_validation = FileValidation::build_id;
   // Resources that stay outside, as the exact strings under which they are looked up: "unix[4711]",
   // "mnt[/mountpoint]:cookie".

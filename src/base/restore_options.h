@@ -70,6 +70,7 @@ struct RestoreOptions {
   bool allow_uprobes = false;        // must be what it was at the dump
   bool weak_sysctls = false;         // skip sysctls that this kernel does not have
   bool skip_file_rwx_check = false;  // permission bits of files may have changed
+  bool allow_grown = false;          // files may have grown
   bool external_sharing = false;
   bool external_masters = false;
   bool external_auto = false;

@@ -179,6 +179,7 @@ class Checkpoint {
     }
     workers_.finish();
     number_thread_tables(processes_, ids_);
+    files_.expect(count_descriptors(processes_));
     check_sharing(processes_);
     check_tree();
     check_interrupted();
@@ -320,7 +321,7 @@ class Checkpoint {
       for (Vma& v : p->vmas)
         if (v.is_file()) v.shmid = mapped_file(*p, p->mappings[v.mapping], v);
     }
-    files_.conclude();
+    files_.conclude(store_);
     check_interrupted();
   }
 
@@ -336,13 +337,13 @@ class Checkpoint {
   // The file behind a link of /proc/PID. Most processes of a tree have the same few.
   uint32_t path_file(FrozenProcess& p, const ProcDir& dir, const char* link, uint32_t flags, const char* what) {
     PathFile file{.flags = flags};
-    // The tasks are frozen and share root and mounts: the same path is the same file.
+    // The tasks are frozen and share root and mounts: the same path is the same file, unless that was deleted.
     file.link = dir.readlink(link).value_or(std::string());
     // A program that was started from a memfd: its name says nothing.
     if (file.link.starts_with("/memfd:") && file.link.ends_with(" (deleted)"))
       return nameless_file(p, dir.open(link, O_RDONLY), flags);
     const auto [at, fresh] = known_paths_.try_emplace({flags, file.link}, 0u);
-    if (!fresh) return at->second;
+    if (!fresh && !file.link.ends_with(" (deleted)")) return at->second;
     if (fstatat(dir.fd(), link, &file.st, 0) != 0)
       throw Error(Reason::FILE_UNREACHABLE, fmt::format("{} cannot be looked at", what))
           .object(p.describe())
@@ -362,11 +363,9 @@ class Checkpoint {
     const auto [at, fresh] = known_mappings_.try_emplace({m.dev_major, m.dev_minor, m.inode, flags, m.name}, 0u);
     if (!fresh) return at->second;
     if (v.has(vma_status::memfd))
-      at->second = nameless_file(p, open_mapped(p.proc, m.start, m.end, p.describe()), flags);
-    else
-      at->second =
-          path_file(p, p.proc, fmt::format("map_files/{:x}-{:x}", m.start, m.end).c_str(), flags, "the mapped file");
-    return at->second;
+      return at->second = nameless_file(p, open_mapped(p.proc, m.start, m.end, p.describe()), flags);
+    const std::string link = fmt::format("map_files/{:x}-{:x}", m.start, m.end);
+    return at->second = path_file(p, p.proc, link.c_str(), flags, "the mapped file");
   }
 
   uint32_t nameless_file(FrozenProcess& p, const Fd& fd, uint32_t flags) {
@@ -491,6 +490,7 @@ class Checkpoint {
     inventory.mutable_plugins_entry();
     inventory.set_dump_criu_run_id(random_uuid());
     store_.commit(inventory);
+    files_.remaps.keep_links();
     ignore_interrupts();
   }
 

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <map>
+#include <set>
 
 #include "base/error.h"
 
@@ -39,6 +40,14 @@ void number_thread_tables(FrozenProcesses processes, KernelIdTable& ids) {
             .remedy("let one of them end, or call unshare()");
     }
   }
+}
+
+size_t count_descriptors(FrozenProcesses processes) {
+  std::set<uint32_t> tables;
+  size_t count = 0;
+  for (const auto& p : processes)
+    if (tables.insert(p->ids.files).second) count += p->descriptors.size();
+  return count;
 }
 
 void check_sharing(FrozenProcesses processes) {

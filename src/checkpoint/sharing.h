@@ -15,6 +15,9 @@ using FrozenProcesses = std::span<const std::unique_ptr<FrozenProcess>>;
 // threads share them in a way that a restore cannot make.
 void number_thread_tables(FrozenProcesses processes, KernelIdTable& ids);
 
+// Of all processes, those of a shared table once.
+size_t count_descriptors(FrozenProcesses processes);
+
 // Throws UNSUPPORTED_STATE if processes share what this version cannot restore shared.
 void check_sharing(FrozenProcesses processes);
 

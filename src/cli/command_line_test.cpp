@@ -58,8 +58,8 @@ TEST(CommandLine, Defaults) {
   EXPECT_EQ(line.verb, Verb::dump);
   EXPECT_EQ(line.verbosity, 2);
   EXPECT_EQ(line.timeout_s, 10u);
-  EXPECT_EQ(line.ghost_limit_bytes, 1u << 20);
-  EXPECT_TRUE(line.ghost_fiemap);
+  EXPECT_FALSE(line.ghost_limit_bytes);
+  EXPECT_FALSE(line.ghost_fiemap);
   EXPECT_TRUE(line.time_namespace);
   EXPECT_EQ(line.manage_cgroups, CgroupMode::soft);
   EXPECT_TRUE(line.cpu == CpuChecks{});
@@ -150,7 +150,8 @@ TEST(CommandLine, SwitchesAndTheirNoForms) {
       {"restore --daemon", [](L l) { return l.detached; }},
       {"page-server -d", [](L l) { return l.detached; }},
       {"restore -d --no-daemon", [](L l) { return !l.detached; }},
-      {"dump --no-ghost-fiemap", [](L l) { return !l.ghost_fiemap; }},
+      {"dump --ghost-fiemap", [](L l) { return l.ghost_fiemap; }},
+      {"dump --ghost-fiemap --no-ghost-fiemap", [](L l) { return !l.ghost_fiemap; }},
       {"dump --tcp-close --no-tcp-close", [](L l) { return !l.tcp_close; }},
       {"dump --no-tcp-close --tcp-close", [](L l) { return l.tcp_close; }},
       {"page-server --tls-no-cn-verify", [](L l) { return !l.tls_cn_verify; }},

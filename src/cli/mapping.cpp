@@ -79,6 +79,7 @@ RestoreOptions to_restore_options(const CommandLine& line, Workplace place) {
   out.join_ns = line.join_ns;
   out.weak_sysctls = line.weak_sysctls;
   out.skip_file_rwx_check = line.skip_file_rwx_check;
+  out.allow_grown = line.allow_grown;
   out.mntns_compat_mode = line.mntns_compat_mode;
   out.inherit_fd = line.inherit_fd;
   out.lsm_profile = line.lsm_profile;

@@ -68,7 +68,7 @@ TEST(Mapping, DumpFieldsArrive) {
                                                "--force-irmap",
                                                "--allow-uprobes",
                                                "--ghost-limit=2K",
-                                               "--no-ghost-fiemap",
+                                               "--ghost-fiemap",
                                                "--timeout=3",
                                                "--irmap-scan-path=/i",
                                                "--external=unix[1]",
@@ -94,7 +94,7 @@ TEST(Mapping, DumpFieldsArrive) {
   EXPECT_TRUE(o.evasive_devices && o.link_remap && o.force_irmap && o.allow_uprobes);
   EXPECT_TRUE(o.external_auto && o.external_masters && !o.external_sharing);
   EXPECT_EQ(o.ghost_limit_bytes, 2048u);
-  EXPECT_FALSE(o.ghost_fiemap);
+  EXPECT_TRUE(o.ghost_fiemap);
   EXPECT_EQ(o.timeout_s, 3u);
   EXPECT_EQ(o.irmap_scan_paths.at(0), "/i");
   EXPECT_EQ(o.external.at(0), "unix[1]");
@@ -114,12 +114,14 @@ TEST(Mapping, DumpFieldsArrive) {
 }
 
 TEST(Mapping, RestoreFieldsArrive) {
-  const RestoreOptions o = to_restore_options(
-      parse({"restore", "-dSj", "--pidfile=p", "--root=/r", "--no-timens", "--join-ns=net:1", "--weak-sysctls",
-             "--skip-file-rwx-check", "--mntns-compat-mode", "--inherit-fd=fd[3]:k", "--lsm-profile=selinux:x",
-             "--lsm-mount-context=c", "--log-pid", "--exec-cmd", "--empty-ns=net", "--", "a", "b"}),
-      place());
-  EXPECT_TRUE(o.detached && o.sibling && o.shell_job && o.weak_sysctls && o.skip_file_rwx_check && o.mntns_compat_mode);
+  const RestoreOptions o =
+      to_restore_options(parse({"restore", "-dSj", "--pidfile=p", "--root=/r", "--no-timens", "--join-ns=net:1",
+                                "--weak-sysctls", "--skip-file-rwx-check", "--allow-grown", "--mntns-compat-mode",
+                                "--inherit-fd=fd[3]:k", "--lsm-profile=selinux:x", "--lsm-mount-context=c", "--log-pid",
+                                "--exec-cmd", "--empty-ns=net", "--", "a", "b"}),
+                         place());
+  EXPECT_TRUE(o.detached && o.sibling && o.shell_job && o.weak_sysctls && o.skip_file_rwx_check && o.allow_grown &&
+              o.mntns_compat_mode);
   EXPECT_TRUE(o.log_pid && o.empty_net_namespace);
   EXPECT_FALSE(o.time_namespace);
   EXPECT_EQ(o.pidfile, "p");

@@ -67,6 +67,7 @@ TEST(OptionTable, HoldsEveryOptionOfTheInterface) {
                                        "allow-uprobes",
                                        "mntns-compat-mode",
                                        "skip-file-rwx-check",
+                                       "allow-grown",
                                        "new-pid-namespace",
                                        "stream",
                                        "track-mem",

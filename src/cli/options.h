@@ -8,6 +8,7 @@
 #include <bitset>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -84,8 +85,8 @@ struct CommandLine {
   NetworkLock network_lock = NetworkLock::iptables;
   bool evasive_devices = false;
   bool link_remap = false;
-  uint64_t ghost_limit_bytes = 1u << 20;
-  bool ghost_fiemap = true;
+  std::optional<uint64_t> ghost_limit_bytes;
+  bool ghost_fiemap = false;
   bool force_irmap = false;
   std::vector<std::string> irmap_scan_paths;
   uint32_t timeout_s = 10;
@@ -95,6 +96,7 @@ struct CommandLine {
   CpuAffinityChoice cpu_affinity = CpuAffinityChoice::keep;
   FileValidation file_validation = FileValidation::build_id;
   bool skip_file_rwx_check = false;
+  bool allow_grown = false;
   bool allow_uprobes = false;
   bool mntns_compat_mode = false;
   bool time_namespace = true;

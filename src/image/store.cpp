@@ -146,6 +146,15 @@ void ImageStore::write_single(ImageKind kind, uint64_t id, const MessageLite& me
 
 Fd ImageStore::create_raw(ImageKind kind, uint64_t id) {
   expect_framing(kind, true);
+  return create_file(kind, id);
+}
+
+Fd ImageStore::create_streamed(ImageKind kind, uint64_t id) {
+  expect_framing(kind, false);
+  return create_file(kind, id);
+}
+
+Fd ImageStore::create_file(ImageKind kind, uint64_t id) {
   expect_dump_kind(kind);
   std::string name = image_file_name(kind, id);
   begin_writing();
@@ -286,6 +295,15 @@ void ImageStore::require_single(ImageKind kind, uint64_t id, MessageLite& messag
 
 std::optional<ImageStore::RawFile> ImageStore::open_raw(ImageKind kind, uint64_t id) const {
   expect_framing(kind, true);
+  return open_file(kind, id);
+}
+
+std::optional<ImageStore::RawFile> ImageStore::open_streamed(ImageKind kind, uint64_t id) const {
+  expect_framing(kind, false);
+  return open_file(kind, id);
+}
+
+std::optional<ImageStore::RawFile> ImageStore::open_file(ImageKind kind, uint64_t id) const {
   std::string name = image_file_name(kind, id);
   Fd fd = medium_->open_file(name);
   if (!fd) return std::nullopt;

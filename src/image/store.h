@@ -110,6 +110,8 @@ class ImageStore {
   void write_single(ImageKind kind, uint64_t id, const google::protobuf::MessageLite& message);
   // An empty raw file, open for reading and writing. It belongs to the dump from here on.
   Fd create_raw(ImageKind kind, uint64_t id);
+  // The same for a file of records that is written piece by piece (streamed.h).
+  Fd create_streamed(ImageKind kind, uint64_t id);
   // The number of the next pages file: 1, 2, ...
   uint32_t take_pages_id() { return next_pages_id_++; }
   // Closes all writers, removes stale whole-dump files, writes the manifest, and last the inventory.
@@ -134,6 +136,7 @@ class ImageStore {
     uint64_t size_bytes;
   };
   std::optional<RawFile> open_raw(ImageKind kind, uint64_t id) const;
+  std::optional<RawFile> open_streamed(ImageKind kind, uint64_t id) const;
 
   // Both ------------------------------------------------------------------------------------------------
 
@@ -151,6 +154,8 @@ class ImageStore {
 
   explicit ImageStore(std::unique_ptr<ImageMedium> medium);
   void begin_writing();
+  Fd create_file(ImageKind kind, uint64_t id);
+  std::optional<RawFile> open_file(ImageKind kind, uint64_t id) const;
   void finish_file(const std::string& name, std::string_view bytes);
   std::optional<std::string> read_checked(const std::string& name) const;
   void remove_stale_files();

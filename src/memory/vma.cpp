@@ -53,8 +53,6 @@ constexpr NameRefusal refused_names[] = {
     {"socket:", false, {"is the ring of a packet socket", "let the program unmap it before the dump"}},
 };
 
-constexpr Refusal deleted_file = {"is mapped from a file that was deleted",
-                                  "restart the program if an update replaced the file, or keep the file"};
 constexpr Refusal no_path = {"is of an unknown kind", "let the program unmap it before the dump"};
 constexpr Refusal shared_guards = {"may have guard regions in shared memory", "let the program unmap it first"};
 constexpr Refusal protection_key = {"has a memory protection key", "run the program without protection keys"};
@@ -125,7 +123,6 @@ uint32_t ordinary_status(const Mapping& m) {
   if (is_private_anonymous(m)) {
     return vma_status::regular | vma_status::anon_private | (m.name == "[heap]" ? vma_status::heap : 0);
   }
-  if (m.deleted) refuse(m, deleted_file);
   if (!m.name.starts_with('/')) refuse(m, no_path);
   return vma_status::regular | file;
 }

@@ -92,6 +92,9 @@ TEST(Classify, SharedMemory) {
   EXPECT_EQ(kept.status, 0x4041u);
   EXPECT_TRUE(kept.stores_pages());
 
+  const Vma deleted = classify_one(one("1000-2000 r-xp 00000000 fe:00 1 /usr/lib/libx.so (deleted)", "rd ex"));
+  EXPECT_EQ(deleted.status, 0x41u);
+
   // What mprotect may still do tells how the file was opened.
   const Vma both = classify_one(one("1000-2000 r--s 00000000 fe:00 7 /srv/f", "rd sh mr mw me ms"));
   EXPECT_EQ(both.status, 0x81u);
@@ -145,7 +148,6 @@ TEST(Classify, WhatCannotBeSavedIsNamedWithARemedy) {
       one("1000-2000 rw-p 00000000 00:01 1 /SYSV00000000 (deleted)", "rd wr"),
       one("1000-2000 rw-s 00000000 00:01 1 /[aio] (deleted)", "rd wr"),
       one("1000-2000 rw-s 00000000 00:01 1 /secretmem (deleted)", "rd wr lo"),
-      one("1000-2000 r-xp 00000000 fe:00 1 /usr/lib/libx.so (deleted)", "rd ex"),
       one("1000-2000 rw-s 00000000 00:0f 1 anon_inode:[io_uring]", "rd wr"),
       one("1000-2000 rw-s 00000000 00:0f 1 anon_inode:[perf_event]", "rd wr"),
       one("1000-2000 rw-s 00000000 00:0f 1 socket:[4711]", "rd wr"),

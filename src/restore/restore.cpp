@@ -89,6 +89,7 @@ class Restore {
   void tree() {
     const auto begin = Clock::now();
     segments_->create(store_);
+    files_->create_deleted(store_);
     tree_.emplace(plan_, options_, store_, *files_, waiter_);
     {
       std::optional<ClocksOfChildren> clocks;
@@ -144,6 +145,7 @@ class Restore {
   }
 
   void release() {
+    files_->remove_links();
     // Files held here would hide that the tasks close theirs.
     files_.reset();
     segments_->release();

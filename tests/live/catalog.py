@@ -54,7 +54,7 @@ ENTRIES = (
     _entry("session_tree"), _entry("orphans"), _entry("shared_tables", modes=STOPPABLE),
     _entry("tree_cow", modes=STOPPABLE), _entry("zombies"), _entry("exit_signals"), _entry("fork_storm", compares=False, replays=False),
     # files
-    _entry("files_regular"), _entry("files_devices"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _entry("event_files", replays=False), _entry("epolls"), _entry("pidfds"), _entry("bpf_maps"), _entry("fifos", modes=STOPPABLE), _entry("fifo_ends"), _entry("ptys", modes=STOPPABLE), _entry("heartbeat20_terminal", modes=("none",)),
+    _entry("files_regular"), _entry("files_devices"), _entry("files_proc"), _entry("ghost_files"), _entry("ghost_nodes"), _entry("ghost_program"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _entry("event_files", replays=False), _entry("epolls"), _entry("pidfds"), _entry("bpf_maps"), _entry("fifos", modes=STOPPABLE), _entry("fifo_ends"), _entry("ptys", modes=STOPPABLE), _entry("heartbeat20_terminal", modes=("none",)),
     # 32-bit programs; those that are not there as ia32_NAME.c are NAME.c, compiled for 32 bits
     _entry("ia32_state", modes=STOPPABLE), _entry("ia32_fpu"), _entry("widths", modes=STOPPABLE), _entry("ia32_widths"),
     _entry("ia32_counter", modes=STOPPABLE + ("shell_job",)), _entry("ia32_threads", modes=STOPPABLE),
@@ -76,9 +76,9 @@ ENTRIES = (
     _refused("refuse_traced", "ALREADY_TRACED"), _refused("refuse_vfork", "VFORK_PENDING|FREEZE_TIMEOUT"),
     _refused("refuse_file_lock", "FILE_LOCKS_HELD"), _refused("refuse_sigtrap", "UNSUPPORTED_STATE"),
     _refused("refuse_landlock", "UNSUPPORTED_STATE"), _refused("refuse_compat", "UNSUPPORTED_STATE"), _refused("refuse_mqueue", "UNSUPPORTED_FILE"),
-    _refused("refuse_secretmem", "UNSUPPORTED_MAPPING"), _refused("refuse_userfaultfd", "UNSUPPORTED_MAPPING|UNSUPPORTED_FILE"),
+    _refused("refuse_secretmem", "UNSUPPORTED_MAPPING"), _refused("refuse_secretmem_fd", "UNSUPPORTED_FILE"), _refused("refuse_perf_event", "UNSUPPORTED_FILE"), _refused("refuse_dead_directory", "UNSUPPORTED_FILE"), _refused("refuse_userfaultfd", "UNSUPPORTED_MAPPING|UNSUPPORTED_FILE"),
     _refused("refuse_seccomp_notify", "UNSUPPORTED_STATE"),
-    _honest("refuse_unix_socket"), _honest("refuse_tcp_listen"), _honest("refuse_deleted_file"),
+    _honest("refuse_unix_socket"), _honest("refuse_tcp_listen"),
     _honest("refuse_namespace"), _honest("refuse_event_files"), _refused("refuse_pidfd", "UNSUPPORTED_FILE"),
     _refused("refuse_pty_status", "UNSUPPORTED_FILE"), _refused("refuse_pty_full", "UNSUPPORTED_FILE"), _refused("refuse_pty_discipline", "UNSUPPORTED_FILE"), _refused("refuse_bpf_map", "UNSUPPORTED_FILE"), _refused("refuse_io_uring", "UNSUPPORTED_MAPPING|UNSUPPORTED_FILE"), _refused("refuse_aio", "UNSUPPORTED_MAPPING"), _refused("refuse_thread_timer", "UNSUPPORTED_STATE"),
 )

@@ -17,6 +17,10 @@ STATUS_LINES = ("Umask", "Uid", "Gid", "Groups", "SigPnd", "ShdPnd", "SigBlk", "
 PLAIN_FILES = ("cmdline", "environ", "auxv", "comm", "limits", "oom_score_adj", "coredump_filter", "personality",
                "timerslack_ns", "uid_map", "cgroup")
 NAMELESS = re.compile(r"^(pipe|socket):\[(\d+)\]$")
+DELETED = " (deleted)"
+# Made without a name: called after its inode, which is a new one. And a name that another file has taken meanwhile.
+UNNAMED = re.compile(r"/#(\d+) \(deleted\)$")
+NAME_TAKEN = re.compile(r"\.ghost\.\d+ \(deleted\)$")
 EVENTFD_ID = re.compile(r"^eventfd-id:\s*(\d+)$", re.MULTILINE)
 CHANGING_FDINFO = ("ino:", "mnt_id:", "map_id:", "it_value:", "ticks:")
 # Set by a write to the page tables or by the kernel's own bookkeeping, not by the program.
@@ -39,7 +43,10 @@ def _link(path, rename):
     except OSError:
         return None
     match = NAMELESS.match(target)
-    return rename(match.group(1), match.group(2)) if match else target
+    if match:
+        return rename(match.group(1), match.group(2))
+    target = NAME_TAKEN.sub(DELETED, target)
+    return UNNAMED.sub(lambda match: rename("/unnamed", match.group(1)), target)
 
 
 def _lasting_descriptors(pid):
@@ -81,8 +88,8 @@ def _mappings(pid, rename):
         first, end = (int(address, 16) for address in span.split("-"))
         offset, name = int(offset, 16), name[0] if name else ""
         is_file = inode != "0"
-        if is_file and name.endswith(" (deleted)") and name.startswith(("/dev/zero", "/SYSV", "/memfd:", "/anon_hugepage")):
-            inode = rename("memory", inode)
+        if is_file and name.endswith(DELETED):
+            inode = rename("deleted", inode)
         last = areas[-1] if areas else None
         kind = (perms, device, inode, name, flags.get(first))
         if last and last[1] == first and last[3] == kind and (not is_file or last[2] + (first - last[0]) == offset):

@@ -36,8 +36,8 @@ Error failed(const RegularFile::State& node, std::string what_failed) {
   return Error(Reason::RESTORE_CALL_FAILED, std::move(what_failed)).object(node.path).error_number(errno);
 }
 
-Fd open_end(const RegularFile::State& node, int flags) {
-  Fd fd(::open(node.path.c_str(), flags | O_NONBLOCK | O_CLOEXEC));
+Fd open_end(const RegularFile::State& node, const RestoreFiles& files, int flags) {
+  Fd fd = try_open_path_file(node, files, flags | O_NONBLOCK);
   if (!fd && errno != ENXIO) throw failed(node, "cannot open a fifo");
   return fd;
 }
@@ -52,8 +52,9 @@ bool anybody_writes(int reader, const RegularFile::State& node) {
   return got != 0;
 }
 
-void fill(const Fifo::Made& made, const RegularFile::State& node, const PipeContent& content) {
-  const Fd writer = open_end(node, O_WRONLY);
+void fill(const Fifo::Made& made, const RegularFile::State& node, const RestoreFiles& files,
+          const PipeContent& content) {
+  const Fd writer = open_end(node, files, O_WRONLY);
   if (!writer) throw failed(node, "cannot open a fifo to write");
   fill_pipe(writer.get(), node.path, content);
   // Writing counts as a change of the file, which the dump did not see.
@@ -61,13 +62,14 @@ void fill(const Fifo::Made& made, const RegularFile::State& node, const PipeCont
   if (::futimens(writer.get(), times) < 0) log_debug("the time of {} is not put back: errno {}", node.path, errno);
 }
 
-Fifo::Made& make(const Fifo::State& state, const RegularFile::State& node, Fifo::Shared& shared) {
+Fifo::Made& make(const Fifo::State& state, const RegularFile::State& node, const RestoreFiles& files,
+                 Fifo::Shared& shared) {
   const auto [at, fresh] = shared.made.try_emplace(state.pipe_id);
   Fifo::Made& made = at->second;
   if (!fresh) return made;
   // ENXIO: nobody reads.
-  const bool read_elsewhere = bool(open_end(node, O_WRONLY));
-  made.reader = open_end(node, O_RDONLY);
+  const bool read_elsewhere = bool(open_end(node, files, O_WRONLY));
+  made.reader = open_end(node, files, O_RDONLY);
   if (::fstat(made.reader.get(), &made.st) < 0) throw failed(node, "cannot look at a fifo");
   if (!S_ISFIFO(made.st.st_mode))
     throw Error(Reason::FILE_CHANGED, "the path does not lead to a fifo any more")
@@ -77,15 +79,16 @@ Fifo::Made& make(const Fifo::State& state, const RegularFile::State& node, Fifo:
   if (read_elsewhere || anybody_writes(made.reader.get(), node))
     log_info("{} is open elsewhere, and keeps what it holds", node.path);
   else if (content != shared.contents.end())
-    fill(made, node, content->second);
-  if (shared.ends[state.pipe_id].writer) made.writer = open_end(node, O_WRONLY);
+    fill(made, node, files, content->second);
+  if (shared.ends[state.pipe_id].writer) made.writer = open_end(node, files, O_WRONLY);
   return made;
 }
 
 // Of an end that is a reader and nothing else: a writer there at the time of the open makes the difference.
-Fd writer_to_be_missed(const Fifo::State& state, const RegularFile::State& node, const Fifo::Made& made) {
+Fd writer_to_be_missed(const Fifo::State& state, const RegularFile::State& node, const RestoreFiles& files,
+                       const Fifo::Made& made) {
   if (writes_pipe(node.flags) || state.expects_writer || made.writer) return {};
-  return open_end(node, O_WRONLY);
+  return open_end(node, files, O_WRONLY);
 }
 
 std::string key_of(const RegularFile::State& node) {
@@ -163,10 +166,10 @@ Fd Fifo::create(const State& state, RestoreFiles& files, Shared& shared) {
   const RegularFile::State& node = path_file_state(files, state.node_id);
   if (const int given = files.inherited(key_of(node)); given >= 0)
     return Fd(check(::fcntl(given, F_DUPFD_CLOEXEC, 3), "cannot duplicate an inherited descriptor"));
-  const Made& made = make(state, node, shared);
-  const Fd missed = writer_to_be_missed(state, node, made);
+  const Made& made = make(state, node, files, shared);
+  const Fd missed = writer_to_be_missed(state, node, files, made);
   // O_DIRECT is refused by open(2) and means packet mode.
-  Fd fd = open_path_file(node, reopen_flags(node.flags & ~static_cast<uint32_t>(O_DIRECT)) | O_NONBLOCK);
+  Fd fd = open_path_file(node, files, reopen_flags(node.flags & ~static_cast<uint32_t>(O_DIRECT)) | O_NONBLOCK);
   struct stat st;
   if (::fstat(fd.get(), &st) < 0 || !same_inode(st, made.st))
     throw Error(Reason::FILE_CHANGED, "two names of the dump do not lead to the same fifo any more")

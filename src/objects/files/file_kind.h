@@ -30,6 +30,9 @@
 //                                                                  // itself, with the descriptors of its table
 //   };
 //
+// A kind whose files have nothing to do with each other, and no Shared, may say so: `static constexpr bool independent
+// = true;`. Then plan() and create() are called by several threads.
+//
 // A State has at least `id` and `flags`. Files are identified by kcmp: one State for each open file description,
 // however many descriptors share it.
 #pragma once
@@ -53,6 +56,8 @@
 #include "base/restore_options.h"
 #include "image/store.h"
 #include "memory/shmem.h"
+#include "objects/files/remap_table.h"
+#include "objects/files/restored_remaps.h"
 #include "proto/extension.pb.h"
 #include "proto/fdinfo.pb.h"
 #include "proto/fown.pb.h"
@@ -159,6 +164,10 @@ class DumpFiles {
  private:
   const DumpOptions& options_;
   uint32_t next_id_ = 1;
+
+ public:
+  // Files whose name does not lead to them any more.
+  RemapTable remaps{options_, next_id_};
 };
 
 class RestoreFiles {
@@ -184,6 +193,8 @@ class RestoreFiles {
   std::function<const std::any*(uint32_t id)> state_of;
   // The file that has `number` in the first table which has a descriptor of file `id`; 0: none.
   std::function<uint32_t(uint32_t id, int number)> file_beside;
+  // Files whose name does not lead to them.
+  RestoredRemaps remaps;
 
  private:
   const RestoreOptions& options_;
@@ -244,6 +255,7 @@ Fd reopen(int fd, int flags);
 struct FileKind {
   std::string_view name;
   pb::fd_types type;
+  bool independent;
   void (*make_state)(std::any&);
   void (*make_shared)(std::any&);
   uint32_t (*flags)(const std::any& state);
@@ -293,6 +305,7 @@ FileKind file_kind() {
   FileKind row{};
   row.name = K::name;
   row.type = K::type;
+  if constexpr (requires { K::independent; }) row.independent = K::independent;
   row.make_state = [](std::any& st) { st.emplace<typename K::State>(); };
   row.make_shared = [](std::any& sh) { sh = std::make_shared<typename K::Shared>(); };
   row.flags = [](const std::any& st) { return state_of<K>(st).flags; };

@@ -6,31 +6,34 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <climits>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/workers.h"
 #include "kernel/process.h"
 #include "kernel/uapi.h"
 
 namespace stasis {
 namespace {
 
+// Duplicates that are open at a time: those of one piece are looked at while those before are dumped.
+constexpr size_t kPiece = 128;
+
 // The text is what the task would see: the links of a duplicate are those of the original, in our own root.
 void read_link(int links_fd, FileView& view) {
-  char name[16];
+  char name[16], text[PATH_MAX];
   *fmt::format_to_n(name, sizeof name - 1, "{}", view.fd).out = '\0';
-  view.link.resize(PATH_MAX);
-  const ssize_t length = ::readlinkat(links_fd, name, view.link.data(), view.link.size());
-  if (length < 0 || static_cast<size_t>(length) == view.link.size()) {
+  const ssize_t length = ::readlinkat(links_fd, name, text, sizeof text);
+  if (length < 0 || static_cast<size_t>(length) == sizeof text) {
     const int error = length < 0 ? errno : ENAMETOOLONG;
-    view.link.clear();
     throw Error(Reason::FILE_UNREACHABLE, "the path of an open file cannot be read")
         .object(fmt::format("fd {} of {}", view.number, view.owner))
         .error_number(error)
         .remedy("shorten the path, which may have 4095 bytes at most");
   }
-  view.link.resize(static_cast<size_t>(length));
+  view.link.assign(text, static_cast<size_t>(length));
 }
 
 Fd duplicate(int pidfd, int number, std::string_view owner) {
@@ -63,6 +66,8 @@ std::string_view bracketed(std::string_view link) {
 std::string describe_unknown_file(const FileView& view) {
   const std::string_view link = view.link;
   if (link.starts_with("anon_inode:")) {
+    if (link == "anon_inode:[perf_event]") return "a performance event, whose counts nobody can set,";
+    if (link == "anon_inode:[userfaultfd]") return "a userfaultfd, behind which are the mappings it serves,";
     const bool named = link.find('[') != std::string_view::npos;
     return fmt::format("an anonymous file of kind {}", named ? bracketed(link) : link.substr(11));
   }
@@ -95,29 +100,55 @@ size_t FileTable::KeyHash::operator()(const Key& key) const noexcept {
   return static_cast<size_t>(h ^ (h >> 32) ^ key.flags);
 }
 
+void FileTable::expect(size_t descriptors) {
+  locks_.expect(descriptors);
+}
+
 void FileTable::add_process(uint32_t files_id, pid_t pid, int pidfd, std::string_view comm,
                             std::span<const DescriptorNumber> descriptors) {
-  if (!locks_) locks_.emplace();
   const std::string owner = fmt::format("pid {} ({})", pid, comm);
   Table& table = tables_.emplace_back(Table{.files_id = files_id, .pid = pid, .slots = {}});
   table.slots.reserve(descriptors.size());
-  FileView view;
+  // With a second processor two threads take turns: one looks at the next piece while the other dumps.
+  const bool share = descriptors.size() >= 4 * kPiece && usable_processors() > 1;
+  std::array<std::vector<Looked>, 2> pieces;
+  const auto look = [&](size_t first) {
+    std::vector<Looked>& piece = pieces[first / kPiece % 2];
+    piece.clear();
+    for (const DescriptorNumber& d : descriptors.subspan(first, std::min(kPiece, descriptors.size() - first)))
+      look_at(duplicate(pidfd, d.number, owner), d.number, pid, owner, share, piece.emplace_back());
+  };
+  Workers helper(share ? 1 : 0);  // the last: it is done before anything goes that it uses
+  if (!descriptors.empty()) look(0);
+  for (size_t first = 0; first < descriptors.size(); first += kPiece) {
+    const size_t next = first + kPiece;
+    if (next < descriptors.size()) helper.post([&, next] { look(next); });
+    for (size_t i = 0; i < pieces[first / kPiece % 2].size(); ++i) {
+      FileView& view = pieces[first / kPiece % 2][i].view;
+      locks_.refuse(view.fd, view.st, pid, view.number, owner);
+      const File& file = files_[find_or_dump(view)];
+      table.slots.push_back({file.id, file.kind->type, view.number, descriptors[first + i].cloexec});
+    }
+    helper.finish();
+  }
+}
+
+// What is asked of every descriptor; the link is asked for early where another thread has the time. Called by several
+// threads.
+void FileTable::look_at(Fd fd, int number, pid_t pid, std::string_view owner, bool early, Looked& out) const {
+  out.fd = std::move(fd);
+  FileView& view = out.view;
   view.pid = pid;
   view.owner = owner;
-  for (const DescriptorNumber& descriptor : descriptors) {
-    const Fd fd = duplicate(pidfd, descriptor.number, owner);
-    view.fd = fd.get();
-    view.number = descriptor.number;
-    const int flags = ::fcntl(view.fd, F_GETFL);
-    if (flags < 0 || ::fstat(view.fd, &view.st) < 0)
-      throw Error(Reason::SYSTEM, "cannot look at an open file")
-          .object(fmt::format("fd {} of {}", view.number, owner))
-          .error_number(errno);
-    view.flags = static_cast<uint32_t>(flags);
-    locks_->refuse(view.fd, view.st, pid, view.number, owner);
-    const File& file = files_[find_or_dump(view)];
-    table.slots.push_back({file.id, file.kind->type, descriptor.number, descriptor.cloexec});
-  }
+  view.fd = out.fd.get();
+  view.number = number;
+  const int flags = ::fcntl(view.fd, F_GETFL);
+  if (flags < 0 || ::fstat(view.fd, &view.st) < 0)
+    throw Error(Reason::SYSTEM, "cannot look at an open file")
+        .object(fmt::format("fd {} of {}", view.number, owner))
+        .error_number(errno);
+  view.flags = static_cast<uint32_t>(flags);
+  if (early) read_link(own_links_.get(), view);
 }
 
 size_t FileTable::find_or_dump(FileView& view) {
@@ -140,7 +171,7 @@ size_t FileTable::find_or_dump(FileView& view) {
 }
 
 size_t FileTable::dump(FileView& view) {
-  read_link(own_links_.get(), view);
+  if (view.link.empty()) read_link(own_links_.get(), view);
   const std::vector<FileKind>& kinds = file_kinds();
   const auto kind = std::ranges::find_if(kinds, [&](const FileKind& k) { return k.match(view); });
   if (kind == kinds.end())
@@ -170,7 +201,7 @@ uint32_t FileTable::add_mapped_file(FileView& view) {
 uint32_t FileTable::add_path_file(const PathFile& file) {
   // An id is taken even if the file is refused: the dump ends then.
   const auto add = [&] {
-    path_files_.push_back(describe_path_file(file, next_id()));
+    path_files_.push_back(describe_path_file(file, next_id(), *this));
     return path_files_.back().id;
   };
   if (file.owner != FileOwner{}) return add();
@@ -202,13 +233,16 @@ std::optional<WatchedFile> FileTable::watched_file(const Watch& watch) {
   return std::nullopt;
 }
 
-void FileTable::conclude() {
+void FileTable::conclude(ImageStore& store) {
   const std::vector<FileKind>& kinds = file_kinds();
   for (size_t i = 0; i < kinds.size(); ++i)
     if (kinds[i].conclude) kinds[i].conclude(*this, shared_[i]);
+  // Nothing is written before all is accepted.
+  remaps.copy_contents(store);
 }
 
 void FileTable::encode_extension(pb::extension_head& head) const {
+  remaps.encode_extension(head);
   for (const File& file : files_) {
     if (file.kind->encode_extension == nullptr) continue;
     pb::extension_file entry;
@@ -231,6 +265,7 @@ void FileTable::encode(ImageStore& store) {
     file.kind->encode(file.state, entry);
     files.write(entry);
   }
+  remaps.encode(store, files);
   for (const Table& table : tables_) {
     ImageWriter& writer = store.writer(ImageKind::FDINFO, table.files_id);
     for (const Slot& slot : table.slots) {

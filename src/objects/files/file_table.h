@@ -31,6 +31,9 @@ class FileTable final : public DumpFiles {
  public:
   explicit FileTable(const DumpOptions& options);
 
+  // The tree stands still, and has so many descriptors: begins what takes a while.
+  void expect(size_t descriptors);
+
   // The descriptors of one table, as a task has it; a table that tasks share is added once. `comm` is for messages.
   // Throws UNSUPPORTED_FILE and whatever the kinds refuse.
   void add_process(uint32_t files_id, pid_t pid, int pidfd, std::string_view comm,
@@ -40,8 +43,8 @@ class FileTable final : public DumpFiles {
   // A file without a path that a task maps or executes, by any descriptor of this program; the same object with the
   // same flags has one id. The caller fills fd, flags, pid and owner.
   uint32_t add_mapped_file(FileView& view);
-  // Every process was added: what can only be said of the whole tree.
-  void conclude();
+  // Every process was added: what can only be said of the whole tree, and what is copied while it stands still.
+  void conclude(ImageStore& store);
 
   // Writes files.img, fdinfo-N.img and the images of the kinds.
   void encode(ImageStore& store);
@@ -85,6 +88,12 @@ class FileTable final : public DumpFiles {
     size_t operator()(const Key& key) const noexcept;
   };
 
+  struct Looked {
+    Fd fd;
+    FileView view;
+  };
+
+  void look_at(Fd fd, int number, pid_t pid, std::string_view owner, bool early, Looked& out) const;
   // Index into files_.
   size_t find_or_dump(FileView& view);
   size_t dump(FileView& view);
@@ -96,7 +105,7 @@ class FileTable final : public DumpFiles {
   std::map<std::tuple<dev_t, ino_t, uint32_t>, uint32_t> mapped_ids_;
   std::map<std::tuple<dev_t, ino_t, uint32_t, std::string>, uint32_t> path_ids_;
   std::vector<RegularFile::State> path_files_;
-  std::optional<HeldLocks> locks_;
+  HeldLocks locks_;
   Fd own_links_;  // /proc/self/fd
 };
 

@@ -24,7 +24,7 @@ class FileTableTest : public testing::Test {
     table.add_process(files_id, pid, pidfd.get(), "test", numbers);
   }
   void write(FileTable& table) {
-    table.conclude();
+    table.conclude(store_);
     table.encode(store_);
     test::commit(store_);
   }
@@ -59,6 +59,39 @@ TEST_F(FileTableTest, SharedDescriptionsAreOneFile) {
   files.create();
   files.finish();
   EXPECT_EQ(test::link_of(files.fd_of(id_at(first.get()))), dir_.path() + "/a");
+}
+
+TEST_F(FileTableTest, LongTablesComeBackInOrder) {
+  constexpr int kFiles = 600;
+  std::vector<Fd> fds;
+  std::vector<DescriptorNumber> numbers;
+  for (int i = 0; i < kFiles; ++i) {
+    const std::string name = fmt::format("file{}", i);
+    dir_.put(name, name);
+    fds.push_back(i % 7 == 6 ? Fd(::eventfd(static_cast<unsigned>(i), EFD_CLOEXEC)) : open(name));
+    ASSERT_TRUE(fds.back());
+    numbers.push_back({fds.back().get(), i % 5 == 0});
+  }
+  FileTable table(dump_options_);
+  table.expect(numbers.size());
+  add(table, 1, numbers);
+  EXPECT_EQ(table.files(), size_t{kFiles});
+  write(table);
+  fds.clear();
+
+  const uint32_t ids[] = {1};
+  RestoredFiles files(store_, restore_options_, ids);
+  files.plan();
+  files.create();
+  files.finish();
+  const auto& slots = files.descriptors(1);
+  ASSERT_EQ(slots.size(), size_t{kFiles});
+  for (size_t i = 0; i < slots.size(); ++i) {
+    EXPECT_EQ(slots[i].number, numbers[i].number);
+    EXPECT_EQ(slots[i].cloexec, i % 5 == 0);
+    const std::string link = test::link_of(files.fd_of(slots[i].id));
+    EXPECT_EQ(link, i % 7 == 6 ? "anon_inode:[eventfd]" : fmt::format("{}/file{}", dir_.path(), i));
+  }
 }
 
 TEST_F(FileTableTest, ManyOpensOfOneFileAreToldApart) {
@@ -139,7 +172,7 @@ class EpollTest : public FileTableTest {
     return out;
   }
   std::set<std::string> carry_over(FileTable& table, bool with_extension) {
-    table.conclude();
+    table.conclude(store_);
     table.encode(store_);
     pb::extension_head head;
     table.encode_extension(head);
@@ -183,7 +216,7 @@ TEST_F(EpollTest, ATargetThatIsGoneIsRefused) {
     const Fd kept(::fcntl(outside.get(), F_DUPFD_CLOEXEC, 700));
     FileTable table(dump_options_);
     add(table, 1, numbers());
-    const Error error = error_of([&] { table.conclude(); });
+    const Error error = error_of([&] { table.conclude(store_); });
     EXPECT_EQ(error.reason(), Reason::UNSUPPORTED_FILE);
     EXPECT_NE(error.what_failed().find(fmt::format("number {}", outside.get())), std::string::npos) << error.report();
   }

@@ -12,6 +12,9 @@
 namespace stasis {
 namespace {
 
+// Beyond as many files one look at all locks is cheaper.
+constexpr size_t kAskEach = 1500;
+
 // /proc/locks leaves out locks whose owner is not visible in the reader's pid namespace, among them flock(2) locks that
 // outlived the process that took them (fs/locks.c, locks_show). Only the initial namespace sees all; its inode number
 // is fixed (linux/proc_ns.h, PROC_PID_INIT_INO).
@@ -23,12 +26,27 @@ bool sees_all_locks() {
 
 }  // namespace
 
-HeldLocks::HeldLocks(std::string_view proc_locks, bool complete) : looked_at_all_(true), complete_(complete) {
+HeldLocks::HeldLocks(std::string_view proc_locks, bool complete) {
+  take(proc_locks, complete);
+}
+
+void HeldLocks::take(std::string_view proc_locks, bool complete) {
+  looked_at_all_ = true;
+  complete_ = complete;
   for (const FileLock& lock : parse_locks(proc_locks)) inodes_.insert(lock.inode);
 }
 
+void HeldLocks::expect(size_t files) {
+  if (files <= kAskEach || looked_at_all_ || reading_) return;
+  reading_ = true;
+  reader_.employ(1);
+  reader_.post([this] { proc_locks_ = read_system_file("locks"); });
+}
+
 void HeldLocks::look_at_all() {
-  *this = HeldLocks(read_system_file("locks"), sees_all_locks());
+  reader_.finish();
+  if (!reading_) proc_locks_ = read_system_file("locks");
+  take(proc_locks_, sees_all_locks());
 }
 
 bool HeldLocks::may_hold(int fd, const struct stat& st) {
@@ -36,10 +54,8 @@ bool HeldLocks::may_hold(int fd, const struct stat& st) {
   constexpr unsigned kMemoryDevices = 1;
   if (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || (S_ISCHR(st.st_mode) && major(st.st_rdev) == kMemoryDevices))
     return false;
-  // Beyond as many files one look at all locks is cheaper.
-  constexpr size_t kAskEach = 1500;
   if (!looked_at_all_) {
-    if (++asked_ <= kAskEach) return true;
+    if (!reading_ && ++asked_ <= kAskEach) return true;
     look_at_all();
   }
   if (!complete_) return true;

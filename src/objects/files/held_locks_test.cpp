@@ -46,6 +46,16 @@ TEST_F(HeldLocksTest, LocksOfOthersAreNoHindrance) {
   EXPECT_EQ(error_of([&] { refuse(now, other); }).reason(), Reason::FILE_LOCKS_HELD);
 }
 
+TEST_F(HeldLocksTest, ForManyFilesAllAreReadAtOnce) {
+  HeldLocks none;
+  none.expect(100000);
+  EXPECT_NO_THROW(refuse(none, fd_));
+  ASSERT_EQ(::flock(fd_.get(), LOCK_SH), 0);
+  HeldLocks locks;
+  locks.expect(100000);
+  EXPECT_EQ(error_of([&] { refuse(locks, fd_); }).reason(), Reason::FILE_LOCKS_HELD);
+}
+
 TEST_F(HeldLocksTest, AnIncompleteListProvesNothing) {
   ASSERT_EQ(::flock(fd_.get(), LOCK_SH), 0);
   HeldLocks incomplete("", false);

@@ -26,37 +26,11 @@ bool is_plain_device(const struct stat& st) {
 
 // Objects of the kernel that show a path although no name leads to them (mm/shmem.c, ipc/shm.c, fs/aio.c).
 bool is_nameless_object(const struct stat& st, std::string_view link) {
+  if (link == "/secretmem (deleted)") return true;  // counts a name that it has not
   if (st.st_nlink != 0 || !link.ends_with(deleted_mark)) return false;
-  constexpr std::array<std::string_view, 6> prefixes = {"/memfd:",      "/SYSV",       "/[aio]",
-                                                        "/secretmem (", "/dev/zero (", "/anon_hugepage ("};
+  constexpr std::array<std::string_view, 5> prefixes = {"/memfd:", "/SYSV", "/[aio]", "/dev/zero (",
+                                                        "/anon_hugepage ("};
   return std::ranges::any_of(prefixes, [&](std::string_view prefix) { return link.starts_with(prefix); });
-}
-
-bool same_inode(const struct stat& a, const struct stat& b) {
-  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
-// The text of the link is final: a name in it is not a symbolic link, or the link itself was opened.
-bool leads_to(const std::string& path, const struct stat& st) {
-  struct stat found;
-  return ::fstatat(AT_FDCWD, path.c_str(), &found, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0 && same_inode(found, st);
-}
-
-[[noreturn]] void refuse_unreachable(const struct stat& st, const std::string& link, std::string who) {
-  if (st.st_nlink == 0 && S_ISDIR(st.st_mode))
-    throw Error(Reason::FILE_UNREACHABLE,
-                "the directory was removed; a removed directory cannot be saved by this version")
-        .object(std::move(who))
-        .remedy("let the task change to a directory that exists, or close it if it has it open");
-  if (st.st_nlink == 0)
-    throw Error(Reason::FILE_UNREACHABLE, "the file was deleted; a deleted file cannot be saved by this version")
-        .object(std::move(who))
-        .remedy("let the task close the file, or keep a name for it until the dump is done");
-  throw Error(
-      Reason::FILE_UNREACHABLE,
-      fmt::format("the path {} does not lead to the open file any more: renamed over, removed or mounted over", link))
-      .object(std::move(who))
-      .remedy("put the file back under the name it was opened by, or let the task open it again");
 }
 
 // Reading must not leave a mark: no new access time where that is permitted (open(2), O_NOATIME). O_NONBLOCK: never
@@ -81,6 +55,7 @@ bool may_grow(uint32_t flags) {
 
 void take_identity(int fd, const struct stat& st, bool program, RegularFile::State& state) {
   state.mode = st.st_mode;
+  if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)) state.device = st.st_rdev;
   if (may_grow(state.flags)) return;
   state.size_bytes = static_cast<uint64_t>(st.st_size);
   if (program) state.build_id = build_id_of(fmt::format("/proc/self/fd/{}", fd).c_str());
@@ -107,12 +82,22 @@ void verify_mode(const RegularFile::State& state, const struct stat& now, bool c
       .remedy("set them back, or accept the change with --skip-file-rwx-check");
 }
 
-void verify_contents(const RegularFile::State& state, const struct stat& now, FileValidation how) {
+void verify_device(const RegularFile::State& state, const struct stat& now) {
+  if (!state.device || *state.device == now.st_rdev) return;
+  throw changed(state, fmt::format("the path leads to the device {}:{}, at the dump it was {}:{}", major(now.st_rdev),
+                                   minor(now.st_rdev), major(*state.device), minor(*state.device)))
+      .remedy("make the device node again with the number it had");
+}
+
+void verify_contents(const RegularFile::State& state, const struct stat& now, const RestoreOptions& options) {
   if (!S_ISREG(now.st_mode)) return;
+  const FileValidation how = options.file_validation;
   constexpr const char* remedy = "put the file of the dump back: saved tasks rely on its contents";
-  if (state.size_bytes && *state.size_bytes != static_cast<uint64_t>(now.st_size))
-    throw changed(state, fmt::format("the file has {} bytes, at the dump it had {}", now.st_size, *state.size_bytes))
-        .remedy(remedy);
+  const auto size_bytes = static_cast<uint64_t>(now.st_size);
+  const bool grown = state.size_bytes && size_bytes > *state.size_bytes;
+  if (state.size_bytes && size_bytes != *state.size_bytes && !(grown && options.allow_grown))
+    throw changed(state, fmt::format("the file has {} bytes, at the dump it had {}", size_bytes, *state.size_bytes))
+        .remedy(grown ? fmt::format("{}; or accept files that have grown with --allow-grown", remedy) : remedy);
   if (how != FileValidation::build_id || state.build_id.empty()) return;
   if (build_id_of(state.path.c_str()) != state.build_id)
     throw changed(state, "the file has another ELF build id than at the dump")
@@ -158,8 +143,9 @@ void RegularFile::dump(const FileView& view, DumpFiles& files, Shared&, State& s
   state.path = external_key(view, files);
   state.external = !state.path.empty();
   if (!state.external) {
-    if (!leads_to(view.link, view.st)) refuse_unreachable(view.st, view.link, view.who());
-    state.path = view.link;
+    state.path = leads_to_file(view.link, view.fd, view.st)
+                     ? view.link
+                     : files.remaps.path_of({view.id, view.fd, view.st, view.link, view.who()});
   }
   dump_open_file(view, files, state);
   // Fails for files without a position; the kernel then ignores one, too.
@@ -168,12 +154,17 @@ void RegularFile::dump(const FileView& view, DumpFiles& files, Shared&, State& s
   take_identity(view.fd, view.st, may_be_program(view.st, view.link), state);
 }
 
-RegularFile::State describe_path_file(const PathFile& file, uint32_t id) {
-  if (file.must_exist && !leads_to(file.link, file.st)) refuse_unreachable(file.st, file.link, file.who);
+RegularFile::State describe_path_file(const PathFile& file, uint32_t id, DumpFiles& files) {
   RegularFile::State state;
+  const bool named = !file.must_exist || leads_to_file(file.link, file.fd, file.st);
+  // To change to it takes a process with that pid, and by then the tree may have one.
+  if (!named && belongs_to_process(file.link))
+    throw Error(Reason::UNSUPPORTED_FILE, "the process is dead that this directory in /proc belonged to")
+        .object(file.who)
+        .remedy("let the task change to another directory before the dump");
   state.id = id;
   state.flags = file.flags;
-  state.path = file.link;
+  state.path = named ? file.link : files.remaps.path_of({id, file.fd, file.st, file.link, file.who});
   state.owner = file.owner;
   take_identity(file.fd, file.st, S_ISREG(file.st.st_mode) && file.st.st_size > 0, state);
   return state;
@@ -191,6 +182,14 @@ void RegularFile::encode(const State& state, pb::file_entry& out) {
   for (const uint32_t word : state.build_id) reg.add_build_id(word);
 }
 
+void RegularFile::encode_extension(const State& state, pb::extension_file& out) {
+  if (state.device) out.set_device(*state.device);
+}
+
+void RegularFile::decode_extension(const pb::extension_file& in, State& state) {
+  if (in.has_device()) state.device = in.device();
+}
+
 void RegularFile::decode(const pb::file_entry& in, State& state) {
   const pb::reg_file_entry& reg = in.reg();
   decode_open_file(reg, state);
@@ -206,8 +205,9 @@ void RegularFile::decode(const pb::file_entry& in, State& state) {
     throw Error(Reason::IMAGE_CORRUPT, "the name of a file is not an absolute path").object(what_of(state));
 }
 
-void verify_path_file(const RegularFile::State& state, const RestoreOptions& options) {
-  if (belongs_to_process(state.path)) return;
+void verify_path_file(const RegularFile::State& state, const RestoreFiles& files) {
+  if (files.remaps.contains(state.id) || belongs_to_process(state.path)) return;
+  const RestoreOptions& options = files.options();
   struct stat now;
   if (::fstatat(AT_FDCWD, state.path.c_str(), &now, AT_SYMLINK_NOFOLLOW) < 0)
     throw Error(Reason::FILE_MISSING, "a file that the saved tasks use is not there")
@@ -215,7 +215,8 @@ void verify_path_file(const RegularFile::State& state, const RestoreOptions& opt
         .error_number(errno)
         .remedy("put the file back where it was at the dump");
   verify_mode(state, now, !options.skip_file_rwx_check);
-  verify_contents(state, now, options.file_validation);
+  verify_device(state, now);
+  verify_contents(state, now, options);
 }
 
 const RegularFile::State& path_file_state(const RestoreFiles& files, uint32_t id) {
@@ -225,9 +226,13 @@ const RegularFile::State& path_file_state(const RestoreFiles& files, uint32_t id
       .object(fmt::format("file {}", id));
 }
 
-Fd open_path_file(const RegularFile::State& state, std::optional<int> other_flags) {
-  const int flags = other_flags ? *other_flags | O_CLOEXEC : reopen_flags(state.flags);
-  Fd fd(::open(state.path.c_str(), flags));
+Fd try_open_path_file(const RegularFile::State& state, const RestoreFiles& files, int flags) {
+  return files.remaps.contains(state.id) ? files.remaps.open(state.id, flags)
+                                         : Fd(::open(state.path.c_str(), flags | O_CLOEXEC));
+}
+
+Fd open_path_file(const RegularFile::State& state, const RestoreFiles& files, int flags) {
+  Fd fd = try_open_path_file(state, files, flags);
   if (!fd)
     throw Error(Reason::FILE_MISSING, fmt::format("cannot open a file as the saved tasks had it (flags {:#o})", flags))
         .object(state.path)
@@ -242,13 +247,15 @@ void RegularFile::plan(const State& state, RestoreFiles& files, Shared&) {
     throw Error(Reason::FILE_MISSING, "a file was left outside of the dump, and nothing is given in its place")
         .object(state.path)
         .remedy(fmt::format("give an open descriptor with --inherit-fd 'fd[N]:{}'", state.path));
-  verify_path_file(state, files.options());
+  verify_path_file(state, files);
 }
 
 Fd RegularFile::create(const State& state, RestoreFiles& files, Shared&) {
   if (const int given = files.inherited(inherit_key(state)); given >= 0)
     return Fd(check(::fcntl(given, F_DUPFD_CLOEXEC, 3), "cannot duplicate an inherited descriptor"));
-  Fd fd = open_path_file(state);
+  const int flags = reopen_flags(state.flags);
+  Fd fd = files.remaps.take(state.id);
+  if (!fd) fd = open_path_file(state, files, flags);
   if (state.pos != 0 && ::lseek(fd.get(), static_cast<off_t>(state.pos), SEEK_SET) < 0)
     throw Error(Reason::RESTORE_CALL_FAILED, fmt::format("cannot set the position of a file to {}", state.pos))
         .object(state.path)

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/sysmacros.h>
 
 #include "objects/files/test_support.h"
 
@@ -101,22 +102,19 @@ TEST_F(Regular, LogsMayGrow) {
   EXPECT_NO_THROW(plan(state));
 }
 
-TEST_F(Regular, DeletedAndReplacedFilesAreRefused) {
+TEST_F(Regular, FilesWithAnotherNameAreRefused) {
   const std::string path = dir_.put("file", "x");
   const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   ASSERT_EQ(::link(path.c_str(), (path + ".other").c_str()), 0);
   ASSERT_EQ(::unlink(path.c_str()), 0);
-  const FileView gone = view_of(fd.get());
   const Error renamed = error_of([&] { dump(fd.get()); });
   EXPECT_EQ(renamed.reason(), Reason::FILE_UNREACHABLE);
-  EXPECT_FALSE(renamed.remedy().empty());
+  EXPECT_NE(renamed.remedy().find("--link-remap"), std::string::npos);
+  EXPECT_NE(renamed.object().find("pid 42 (test)"), std::string::npos);
   dir_.put("file", "y");
   EXPECT_EQ(error_of([&] { dump(fd.get()); }).reason(), Reason::FILE_UNREACHABLE);
   ASSERT_EQ(::unlink((path + ".other").c_str()), 0);
-  const Error deleted = error_of([&] { dump(fd.get()); });
-  EXPECT_EQ(deleted.reason(), Reason::FILE_UNREACHABLE);
-  EXPECT_NE(deleted.what_failed().find("deleted"), std::string::npos);
-  EXPECT_NE(deleted.object().find("pid 42 (test)"), std::string::npos);
+  EXPECT_EQ(dump(fd.get()).path, path);
 }
 
 TEST_F(Regular, AFileMayBeCalledDeleted) {
@@ -140,7 +138,15 @@ TEST_F(Regular, ChangesAreFound) {
   EXPECT_NO_THROW(plan(state));
 
   dir_.put("file", "longer");
-  EXPECT_EQ(error_of([&] { plan(state); }).reason(), Reason::FILE_CHANGED);
+  const Error grown = error_of([&] { plan(state); });
+  EXPECT_EQ(grown.reason(), Reason::FILE_CHANGED);
+  EXPECT_NE(grown.remedy().find("--allow-grown"), std::string::npos);
+  restore_options_.allow_grown = true;
+  EXPECT_NO_THROW(plan(state));
+  dir_.put("file", "");
+  const Error shrunk = error_of([&] { plan(state); });
+  EXPECT_EQ(shrunk.reason(), Reason::FILE_CHANGED);
+  EXPECT_EQ(shrunk.remedy().find("--allow-grown"), std::string::npos);
   ASSERT_EQ(::unlink(path.c_str()), 0);
   const Error missing = error_of([&] { plan(state); });
   EXPECT_EQ(missing.reason(), Reason::FILE_MISSING);
@@ -172,8 +178,16 @@ TEST_F(Regular, DirectoriesLinksAndDevices) {
   EXPECT_EQ(::fcntl(link_again.get(), F_GETFL), ::fcntl(link.get(), F_GETFL));
   EXPECT_EQ(test::link_of(link_again.get()), dir_.path() + "/link");
   const Fd null(::open("/dev/null", O_WRONLY | O_CLOEXEC));
-  const Fd null_again = create(dump(null.get()));
+  RegularFile::State null_state = dump(null.get());
+  const Fd null_again = create(null_state);
   EXPECT_EQ(::write(null_again.get(), "x", 1), 1);
+  pb::extension_file extension;
+  RegularFile::encode_extension(null_state, extension);
+  null_state.device.reset();
+  RegularFile::decode_extension(extension, null_state);
+  EXPECT_EQ(null_state.device, makedev(1, 3));
+  null_state.path = "/dev/zero";
+  EXPECT_EQ(error_of([&] { plan(null_state); }).reason(), Reason::FILE_CHANGED);
 }
 
 TEST_F(Regular, WhatIsNoFileWithAPathIsNotMatched) {
@@ -201,15 +215,19 @@ TEST_F(Regular, PathFilesAreDescribedByAPathDescriptor) {
   const Fd fd(::open(path.c_str(), O_PATH | O_CLOEXEC));
   PathFile file{.fd = fd.get(), .link = path, .flags = O_RDONLY, .who = "the executable of pid 42 (x)"};
   ASSERT_EQ(::fstat(fd.get(), &file.st), 0);
-  const RegularFile::State state = describe_path_file(file, 9);
+  const RegularFile::State state = describe_path_file(file, 9, dump_files_);
   EXPECT_EQ(state.id, 9u);
   EXPECT_EQ(state.size_bytes, 7u);
-  EXPECT_NO_THROW(verify_path_file(state, restore_options_));
-  EXPECT_EQ(::fcntl(open_path_file(state, O_RDWR).get(), F_GETFL) & O_ACCMODE, O_RDWR);
+  const RestoreFiles files(restore_options_);
+  EXPECT_NO_THROW(verify_path_file(state, files));
+  EXPECT_EQ(::fcntl(open_path_file(state, files, O_RDWR).get(), F_GETFL) & O_ACCMODE, O_RDWR);
+  // Renamed over: another file has the name.
+  ASSERT_EQ(::link(path.c_str(), (path + ".other").c_str()), 0);
   ASSERT_EQ(::unlink(path.c_str()), 0);
+  file.link = test::link_of(fd.get());
   ASSERT_EQ(::fstat(fd.get(), &file.st), 0);
-  EXPECT_EQ(error_of([&] { describe_path_file(file, 9); }).object(), file.who);
-  EXPECT_EQ(error_of([&] { open_path_file(state); }).reason(), Reason::FILE_MISSING);
+  EXPECT_EQ(error_of([&] { describe_path_file(file, 9, dump_files_); }).object(), file.who);
+  EXPECT_EQ(error_of([&] { open_path_file(state, files, O_RDONLY); }).reason(), Reason::FILE_MISSING);
 }
 
 }  // namespace

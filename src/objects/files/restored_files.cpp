@@ -8,9 +8,13 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/share_out.h"
 
 namespace stasis {
 namespace {
+
+// So many files take longer than a thread takes to begin.
+constexpr size_t kWorthAThread = 250;
 
 std::string type_name(pb::fd_types type) {
   return fmt::format("{} ({})", pb::fd_types_Name(type), static_cast<int>(type));
@@ -41,6 +45,7 @@ RestoredFiles::RestoredFiles(const ImageStore& store, const RestoreOptions& opti
     if (kind.read_images) kind.read_images(store, shared);
   }
   read_files(store);
+  read_remaps(store, extension);
   if (extension != nullptr) read_extension(*extension);
   for (const uint32_t id : files_ids) read_table(store, id);
 }
@@ -78,6 +83,17 @@ void RestoredFiles::read_files(const ImageStore& store) {
   }
 }
 
+void RestoredFiles::read_remaps(const ImageStore& store, const pb::extension_head* extension) {
+  RestoredRemaps& remaps = context_.remaps;
+  remaps.read(store);
+  for (const RestoredRemaps::Remap& remap : remaps.remaps()) {
+    const RegularFile::State& state = path_file(remap.file_id);
+    const bool link = remap.type == pb::LINKED;
+    remaps.set_name(remap, state.path, state.flags, link ? path_file(remap.stand_in).path : std::string());
+  }
+  if (extension != nullptr) remaps.read_extension(*extension);
+}
+
 void RestoredFiles::read_extension(const pb::extension_head& head) {
   for (const pb::extension_file& entry : head.files()) {
     const auto at = by_id_.find(entry.id());
@@ -110,15 +126,16 @@ void RestoredFiles::read_table(const ImageStore& store, uint32_t files_id) {
 }
 
 void RestoredFiles::plan() {
-  for (File& file : files_) {
-    if (!file.used || !file.kind->plan) continue;
-    file.kind->plan(file.state, context_, shared_[file.kind_index]);
-  }
+  share_out(files_.size(), kWorthAThread, [&](size_t from, size_t to) {
+    for (File& file : std::span(files_).subspan(from, to - from))
+      if (file.kind->independent) plan(file);
+  });
+  for (File& file : files_)
+    if (!file.kind->independent) plan(file);
   // Executables, directories and mapped files are opened by the tasks' memory.
   for (const File& file : files_) {
     if (file.used || device_nodes_.contains(file.id)) continue;
-    if (const auto* state = std::any_cast<RegularFile::State>(&file.state))
-      verify_path_file(*state, context_.options());
+    if (const auto* state = std::any_cast<RegularFile::State>(&file.state)) verify_path_file(*state, context_);
   }
 }
 
@@ -130,6 +147,10 @@ std::optional<SessionTerminal> RestoredFiles::session_terminal(pid_t session) {
     if (auto terminal = kind.session_terminal(session, context_, shared_[i])) return terminal;
   }
   return std::nullopt;
+}
+
+void RestoredFiles::plan(File& file) {
+  if (file.used && file.kind->plan) file.kind->plan(file.state, context_, shared_[file.kind_index]);
 }
 
 void RestoredFiles::raise_limit() {
@@ -146,18 +167,31 @@ void RestoredFiles::raise_limit() {
   old_limit_ = limit;
 }
 
+void RestoredFiles::create_deleted(const ImageStore& store) {
+  raise_limit();
+  context_.remaps.create(store);
+}
+
 void RestoredFiles::create() {
   raise_limit();
+  share_out(files_.size(), kWorthAThread, [&](size_t from, size_t to) {
+    for (File& file : std::span(files_).subspan(from, to - from))
+      if (file.kind->independent) create(file);
+  });
   for (File& file : files_) {
-    if (!file.used) continue;
-    try {
-      file.fd = file.kind->create(file.state, context_, shared_[file.kind_index]);
-    } catch (Error& e) {
-      if (e.error_number() == EMFILE) e.default_remedy("raise the hard limit of open files (ulimit -Hn)");
-      e.while_doing(fmt::format("making file {} ({})", file.id, file.kind->name));
-      throw;
-    }
-    log_debug("file {} ({}) is fd {}", file.id, file.kind->name, file.fd.get());
+    if (!file.kind->independent) create(file);
+    if (file.used) log_debug("file {} ({}) is fd {}", file.id, file.kind->name, file.fd.get());
+  }
+}
+
+void RestoredFiles::create(File& file) {
+  if (!file.used) return;
+  try {
+    file.fd = file.kind->create(file.state, context_, shared_[file.kind_index]);
+  } catch (Error& e) {
+    if (e.error_number() == EMFILE) e.default_remedy("raise the hard limit of open files (ulimit -Hn)");
+    e.while_doing(fmt::format("making file {} ({})", file.id, file.kind->name));
+    throw;
   }
 }
 
@@ -167,6 +201,7 @@ void RestoredFiles::finish() {
       file.kind->finish(file.state, file.fd.get(), context_, shared_[file.kind_index]);
   for (size_t i = 0; i < shared_.size(); ++i)
     if (const FileKind& kind = file_kinds()[i]; kind.complete) kind.complete(context_, shared_[i]);
+  context_.remaps.finish();
 }
 
 uint32_t RestoredFiles::file_beside(uint32_t id, int number) const {
@@ -228,7 +263,8 @@ Fd RestoredFiles::open_mapped(uint32_t id, int flags) {
 }
 
 Fd RestoredFiles::open_path(uint32_t id, std::optional<int> other_flags) const {
-  return open_path_file(path_file(id), other_flags);
+  const RegularFile::State& state = path_file(id);
+  return open_path_file(state, context_, other_flags ? *other_flags : reopen_flags(state.flags));
 }
 
 }  // namespace stasis

@@ -2,6 +2,7 @@
 //
 //   RestoredFiles files(store, options, files_ids);     // reads and checks the images
 //   files.plan();                                       // refuses what cannot work; nothing is made yet
+//   files.create_deleted(store);                        // files without a name are there, for mappings, too
 //   files.create();                                     // every description exists in this process
 //   ... hand out fd_of(slot.id) for each slot of descriptors(files_id) ...
 //   files.finish();                                     // every task exists
@@ -39,10 +40,13 @@ class RestoredFiles {
   // Tells when the clocks of the restored tasks began, by CLOCK_MONOTONIC of this program; before finish().
   void set_clocks_began(uint64_t at_ns) { context_.clocks_began_at_ns = at_ns; }
   void plan();
+  void create_deleted(const ImageStore& store);
   // For the leader of a session, when it has become that; nothing if it has none. Before create().
   std::optional<SessionTerminal> session_terminal(pid_t session);
   void create();
   void finish();
+  // The restore is complete: temporary links of the images go.
+  void remove_links() { context_.remaps.remove_links(); }
 
   // Descriptors of a table, by ascending number.
   const std::vector<DescriptorSlot>& descriptors(uint32_t files_id) const;
@@ -81,8 +85,11 @@ class RestoredFiles {
   };
 
   void read_files(const ImageStore& store);
+  void read_remaps(const ImageStore& store, const pb::extension_head* extension);
   void read_extension(const pb::extension_head& head);
   void read_table(const ImageStore& store, uint32_t files_id);
+  void plan(File& file);
+  void create(File& file);
   void raise_limit();
   uint32_t file_beside(uint32_t id, int number) const;
   const File& file(uint32_t id) const;
