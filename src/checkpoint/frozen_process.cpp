@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <tuple>
 
 #include "base/error.h"
@@ -82,8 +83,12 @@ void FrozenProcess::add_jobs(std::vector<std::function<void()>>& jobs, bool few_
     });
   // The first thread to use `proc`; the tracing thread uses it when the job is done.
   jobs.emplace_back([this, few_processes] {
-    pidfd.reset(static_cast<int>(
-        fail_if(pidfd_open(task(), leader_has_ended() ? uapi::pidfd_thread : 0), "cannot open a pidfd")));
+    const int opened = pidfd_open(task(), leader_has_ended() ? uapi::pidfd_thread : 0);
+    if (opened == -EINVAL && leader_has_ended())
+      throw Error(Reason::UNSUPPORTED_STATE, "its main thread has ended")
+          .object(fmt::format("pid {}", pid()))
+          .remedy("use Linux 6.9 or later, which tells the descriptors of a thread");
+    pidfd.reset(static_cast<int>(fail_if(opened, "cannot open a pidfd")));
     if (!few_processes) read_mappings(proc);
     read_threads(proc, 0, std::min(kThreadsPerJob, threads.size()));
     for (int number : proc.fds()) descriptors.push_back({number, false});

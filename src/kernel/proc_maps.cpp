@@ -40,6 +40,11 @@ void parse_vm_flags(std::string_view text, Mapping& m) {
       m.vm_flags |= uint64_t{1} << (bit - 1);
       continue;
     }
+    // Kernels that have no letters for VM_LOCKONFAULT yet (Linux 6.1) show it like this.
+    if (word == "??" && m.has(VmFlag::lo)) {
+      m.vm_flags |= uint64_t{1} << static_cast<unsigned>(VmFlag::lf);
+      continue;
+    }
     if (!m.unknown_vm_flags.empty()) m.unknown_vm_flags.push_back(' ');
     m.unknown_vm_flags.append(word);
   }

@@ -84,6 +84,16 @@ TEST(ParseSmaps, FlagsAndNumbers) {
   EXPECT_EQ(maps[1].unknown_vm_flags, "");
 }
 
+TEST(ParseSmaps, LockedOnFaultHasNoLettersOnOldKernels) {
+  const auto maps = parse_smaps(
+      "1000-2000 rw-p 00000000 00:00 0\nVmFlags: rd wr lo ?? ac\n"
+      "3000-4000 rw-p 00000000 00:00 0\nVmFlags: rd wr ?? ac\n");
+  EXPECT_TRUE(maps[0].has(VmFlag::lf));
+  EXPECT_EQ(maps[0].unknown_vm_flags, "");
+  EXPECT_FALSE(maps[1].has(VmFlag::lf));
+  EXPECT_EQ(maps[1].unknown_vm_flags, "??");
+}
+
 TEST(ParseSmaps, BadTextIsAnErrorAndNeverACrash) {
   EXPECT_THROW(parse_smaps("VmFlags: rd\n"), Error);
   for (size_t n = 0; n < kSmapsText.size(); ++n) {

@@ -16,7 +16,7 @@ TIMEOUT_S = 600
 # One of each kind of state, and all that depends on the age of the kernel.
 ROWS = ("counter.running", "threads.cycles", "cow.restore", "vma_kinds.restore", "shared_objects.restore", "memfd.restore",
         "sigpending.restore", "posix_timers.restore", "session_tree.restore", "seccomp_tree.restore", "pipes.running",
-        "sem_undo.restore", "ia32_threads.restore", "clocks.restore")
+        "sem_undo.restore", "mem_locks.restore", "ia32_threads.restore", "clocks.restore")
 
 
 def run_guest(command):
