@@ -70,17 +70,22 @@ class Restore {
     log_info("Reading the images in {}", options_.images_dir_shown);
     plan_ = read_plan(store_, options_);
     std::vector<uint32_t> tables;
+    std::vector<RestoredFiles::TableOwner> owners;
     for (const auto& p : plan_.processes)
       if (!p->zombie) living_.push_back(p.get());
     for (const PlannedProcess* p : living_) {
       tables.push_back(p->ids.files_id());
-      for (const PlannedThread& t : p->threads)
+      owners.push_back({p->pid, p->ids.files_id()});
+      for (const PlannedThread& t : p->threads) {
         if (t.tables) tables.push_back(t.tables->files);
+        if (t.tid != p->pid) owners.push_back({t.tid, t.tables ? t.tables->files : p->ids.files_id()});
+      }
     }
     std::ranges::sort(tables);
     tables.erase(std::unique(tables.begin(), tables.end()), tables.end());
     files_.emplace(store_, options_, tables, plan_.extension ? &*plan_.extension : nullptr);
     files_->plan();
+    files_->plan_locks(owners);
     segments_.emplace(plan_.segments);
     verify_unread_images(store_);
     root_ = plan_.root().pid;

@@ -200,6 +200,27 @@ void load_final_state(Puppet& puppet, const PlannedProcess& p, const std::option
   }
 }
 
+// Before the credentials of anybody: a lease on a file of somebody else needs a capability.
+void take_file_locks(PuppetTree& tree, Processes processes, const RestoredFiles& files, StopWaiter& waiter) {
+  const auto take = [&](Puppet& puppet, Tracee& thread, pid_t task) {
+    SyscallBatch batch;
+    for (const RestoredFiles::Lock& lock : files.locks_of(task)) {
+      files.take(lock, batch);
+      if (batch.size() + kNextCallsBytes <= kLeaderSlotBytes) continue;
+      puppet.host().run(thread, 0, batch, waiter);
+      batch.clear();
+    }
+    if (!batch.empty()) puppet.host().run(thread, 0, batch, waiter);
+  };
+  for (const PlannedProcess* p : processes) {
+    Puppet& puppet = tree.puppet(*p);
+    take(puppet, puppet.leader(), p->pid);
+    for (const PlannedThread& t : p->threads)
+      if (t.tid != p->pid && !files.locks_of(t.tid).empty()) take(puppet, puppet.thread(t.tid), t.tid);
+  }
+  files.finish_leases();
+}
+
 }  // namespace
 
 void hand_over_files(PuppetTree& tree, Processes processes, const RestoredFiles& files, StopWaiter& waiter) {
@@ -245,6 +266,7 @@ void hand_over_files(PuppetTree& tree, Processes processes, const RestoredFiles&
 
 void settle(PuppetTree& tree, Processes processes, RestoredFiles& files, const RestoreOptions& options,
             StopWaiter& waiter) {
+  take_file_locks(tree, processes, files, waiter);
   // From outside, while the tasks still have the credentials of this program.
   constexpr size_t kThreadsPerJob = 64;
   std::vector<std::function<void()>> jobs;

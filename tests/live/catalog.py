@@ -13,14 +13,15 @@ class Entry:
     replays: bool = True      # False: its files move on during a live dump, so they do not fit its images
     reason: str | None = None  # what a refusal has to say (regular expression)
     timeout_s: int = 60
+    options: tuple = ()       # of dump and restore
 
 
 def _entry(name, **keywords):
     return Entry(name, **keywords)
 
 
-def _refused(name, reason):
-    return Entry(name, modes=("none", "refused"), reason=reason)
+def _refused(name, reason, **keywords):
+    return Entry(name, modes=("none", "refused"), reason=reason, **keywords)
 
 
 def _honest(name):
@@ -55,6 +56,7 @@ ENTRIES = (
     _entry("tree_cow", modes=STOPPABLE), _entry("zombies"), _entry("exit_signals"), _entry("fork_storm", compares=False, replays=False),
     # files
     _entry("files_regular"), _entry("files_devices"), _entry("files_proc"), _entry("ghost_files"), _entry("ghost_nodes"), _entry("ghost_program"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _entry("event_files", replays=False), _entry("epolls"), _entry("pidfds"), _entry("bpf_maps"), _entry("fifos", modes=STOPPABLE), _entry("fifo_ends"), _entry("ptys", modes=STOPPABLE), _entry("heartbeat20_terminal", modes=("none",)),
+    _entry("file_locks", options=("--file-locks",)), _entry("file_leases", options=("--file-locks",)),
     # 32-bit programs; those that are not there as ia32_NAME.c are NAME.c, compiled for 32 bits
     _entry("ia32_state", modes=STOPPABLE), _entry("ia32_fpu"), _entry("widths", modes=STOPPABLE), _entry("ia32_widths"),
     _entry("ia32_counter", modes=STOPPABLE + ("shell_job",)), _entry("ia32_threads", modes=STOPPABLE),
@@ -74,7 +76,7 @@ ENTRIES = (
     _refused("refuse_thread_tables", "UNSUPPORTED_STATE"), _refused("refuse_thread_tables_filter", "UNSUPPORTED_STATE"),
     _refused("refuse_thread_tables_child", "UNSUPPORTED_STATE"), _refused("refuse_shared_memory", "UNSUPPORTED_STATE"),
     _refused("refuse_traced", "ALREADY_TRACED"), _refused("refuse_vfork", "VFORK_PENDING|FREEZE_TIMEOUT"),
-    _refused("refuse_file_lock", "FILE_LOCKS_HELD"), _refused("refuse_sigtrap", "UNSUPPORTED_STATE"),
+    _refused("refuse_file_lock", "FILE_LOCKS_HELD"), _refused("refuse_mapped_lease", "FILE_LOCKS_HELD", options=("--file-locks",)), _refused("refuse_sigtrap", "UNSUPPORTED_STATE"),
     _refused("refuse_landlock", "UNSUPPORTED_STATE"), _refused("refuse_compat", "UNSUPPORTED_STATE"), _refused("refuse_mqueue", "UNSUPPORTED_FILE"),
     _refused("refuse_secretmem", "UNSUPPORTED_MAPPING"), _refused("refuse_secretmem_fd", "UNSUPPORTED_FILE"), _refused("refuse_perf_event", "UNSUPPORTED_FILE"), _refused("refuse_dead_directory", "UNSUPPORTED_FILE"), _refused("refuse_userfaultfd", "UNSUPPORTED_MAPPING|UNSUPPORTED_FILE"),
     _refused("refuse_seccomp_notify", "UNSUPPORTED_STATE"),

@@ -29,7 +29,7 @@ def cycle(session, entry, subject, number, options=()):
     """One dump and one restore, compared."""
     images = session.path(f"images{number}")
     before = snapshot(entry, subject)
-    session.dump(subject.pid, images, *options)
+    session.dump(subject.pid, images, *entry.options, *options)
     session.wait_gone(subject.pid)
     time.sleep(entry.gap_s)
     restore(session, entry, subject, images, before, options)
@@ -39,7 +39,7 @@ def restore(session, entry, subject, images, before, options=()):
     pidfile = images + ".pid"
     if os.path.exists(pidfile):
         os.unlink(pidfile)
-    session.restore(images, "-d", "--pidfile", pidfile, *options)
+    session.restore(images, "-d", "--pidfile", pidfile, *entry.options, *options)
     harness.require(harness.read(pidfile) == str(subject.pid), f"the pid file holds {harness.read(pidfile)!r}")
     procview.compare(before, snapshot(entry, subject), "after the restore")
     own = [pid for pid in harness.children_of(os.getpid()) if pid != subject.pid]
@@ -64,7 +64,7 @@ def mode_running(session, entry, subject):
     images = session.path("images")
     before = snapshot(entry, subject)
     generation, files = subject.generation, subject.save_files()
-    session.dump(subject.pid, images, "-R")
+    session.dump(subject.pid, images, "-R", *entry.options)
     procview.compare(before, snapshot(entry, subject), "after a dump that leaves the tree running")
     subject.check()
     subject.check()
@@ -98,13 +98,13 @@ def go_on(pids):
 
 def mode_stopped(session, entry, subject):
     images = session.path("images")
-    session.dump(subject.pid, images, "-s")
+    session.dump(subject.pid, images, "-s", *entry.options)
     go_on(expect_stopped(subject))
     subject.check()
     before = snapshot(entry, subject)
-    session.dump(subject.pid, session.path("second"))
+    session.dump(subject.pid, session.path("second"), *entry.options)
     session.wait_gone(subject.pid)
-    session.restore(session.path("second"), "-d", "-s")
+    session.restore(session.path("second"), "-d", "-s", *entry.options)
     go_on(expect_stopped(subject))
     harness.wait_until(lambda: harness.state_of(subject.pid) != "T", "SIGCONT does not let the tree go on")
     procview.compare(before, snapshot(entry, subject), "after a restore that leaves the tree stopped")
@@ -128,7 +128,7 @@ def expect_unharmed(session, entry, subject, before, run):
 def mode_refused(session, entry, subject):
     for number, option in enumerate(((), ("-R",))):
         before = snapshot(entry, subject)
-        run = session.dump(subject.pid, session.path(f"images{number}"), *option, expect_success=False)
+        run = session.dump(subject.pid, session.path(f"images{number}"), *option, *entry.options, expect_success=False)
         expect_unharmed(session, entry, subject, before, run)
     subject.finish()
 

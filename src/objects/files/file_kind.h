@@ -81,6 +81,7 @@ struct FileView {
   pid_t pid = 0;           // a task that holds it
   int number = -1;         // its descriptor number there; -1: a mapping or the executable of the task
   std::string_view owner;  // "pid 42 (name)"
+  bool leased = false;     // holds a lease: opening the file would break it
 
   bool path_only() const noexcept;  // opened with O_PATH: names a file, and can do nothing else
   std::string who() const;          // "fd 7 (/path) of pid 42 (name)", for errors

@@ -54,6 +54,15 @@ int compare_files(pid_t pid1, int fd1, pid_t pid2, int fd2, std::string_view own
       .remedy(order == -ENOSYS ? "use a kernel built with CONFIG_KCMP" : "");
 }
 
+[[noreturn]] void refuse_locks(std::span<const FileLock> locks, const FileView& view) {
+  throw Error(
+      Reason::FILE_LOCKS_HELD,
+      fmt::format("the descriptor holds {}{}", describe(saved_lock(locks.front(), view.pid, view.number, view.who())),
+                  locks.size() > 1 ? fmt::format(" and {} more", locks.size() - 1) : std::string()))
+      .object(view.who())
+      .remedy("add --file-locks to the dump and to the restore, or let the task release its locks");
+}
+
 // "[io_uring]" of "anon_inode:[io_uring]".
 std::string_view bracketed(std::string_view link) {
   const size_t open = link.find('['), close = link.rfind(']');
@@ -125,8 +134,11 @@ void FileTable::add_process(uint32_t files_id, pid_t pid, int pidfd, std::string
     if (next < descriptors.size()) helper.post([&, next] { look(next); });
     for (size_t i = 0; i < pieces[first / kPiece % 2].size(); ++i) {
       FileView& view = pieces[first / kPiece % 2][i].view;
-      locks_.refuse(view.fd, view.st, pid, view.number, owner);
+      const std::vector<FileLock> locks = locks_.held(view.fd, view.st, pid, view.number);
+      if (!locks.empty() && !options().file_locks) refuse_locks(locks, view);
+      view.leased = std::ranges::find(locks, FileLock::Kind::lease, &FileLock::kind) != locks.end();
       const File& file = files_[find_or_dump(view)];
+      for (const FileLock& lock : locks) dumped_locks_.add(lock, files_id, file.id, view, *this);
       table.slots.push_back({file.id, file.kind->type, view.number, descriptors[first + i].cloexec});
     }
     helper.finish();
@@ -199,6 +211,7 @@ uint32_t FileTable::add_mapped_file(FileView& view) {
 }
 
 uint32_t FileTable::add_path_file(const PathFile& file) {
+  dumped_locks_.check_lease(file.st.st_dev, file.st.st_ino);
   // An id is taken even if the file is refused: the dump ends then.
   const auto add = [&] {
     path_files_.push_back(describe_path_file(file, next_id(), *this));
@@ -234,6 +247,10 @@ std::optional<WatchedFile> FileTable::watched_file(const Watch& watch) {
 }
 
 void FileTable::conclude(ImageStore& store) {
+  dumped_locks_.check_leases([&](dev_t dev, ino_t ino) {
+    const auto at = path_ids_.lower_bound({dev, ino, 0, {}});
+    return at != path_ids_.end() && std::get<0>(at->first) == dev && std::get<1>(at->first) == ino;
+  });
   const std::vector<FileKind>& kinds = file_kinds();
   for (size_t i = 0; i < kinds.size(); ++i)
     if (kinds[i].conclude) kinds[i].conclude(*this, shared_[i]);
@@ -277,6 +294,7 @@ void FileTable::encode(ImageStore& store) {
       writer.write(entry);
     }
   }
+  dumped_locks_.encode(store);
   const std::vector<FileKind>& kinds = file_kinds();
   for (size_t i = 0; i < kinds.size(); ++i)
     if (kinds[i].write_images) kinds[i].write_images(shared_[i], store);

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "objects/files/file_kind.h"
+#include "objects/files/file_locks.h"
 #include "objects/files/held_locks.h"
 #include "objects/files/regular.h"
 
@@ -106,6 +107,7 @@ class FileTable final : public DumpFiles {
   std::map<std::tuple<dev_t, ino_t, uint32_t, std::string>, uint32_t> path_ids_;
   std::vector<RegularFile::State> path_files_;
   HeldLocks locks_;
+  DumpedLocks dumped_locks_;
   Fd own_links_;  // /proc/self/fd
 };
 

@@ -7,8 +7,6 @@
 
 #include <string>
 
-#include "base/error.h"
-
 namespace stasis {
 namespace {
 
@@ -70,17 +68,14 @@ bool HeldLocks::may_hold(int fd, const struct stat& st) {
   return at->second;
 }
 
-void HeldLocks::refuse(int fd, const struct stat& st, pid_t pid, int number, std::string_view owner) {
-  if (!may_hold(fd, st)) return;
+std::vector<FileLock> HeldLocks::held(int fd, const struct stat& st, pid_t pid, int number) {
+  std::vector<FileLock> locks;
+  if (!may_hold(fd, st)) return locks;
   if (!proc_ || proc_->pid() != pid) proc_.emplace(pid);
   const std::string name = fmt::format("fdinfo/{}", number);
-  const FdInfo info = parse_fdinfo(proc_->read(name.c_str()));
-  if (info.locks.empty()) return;
-  throw Error(Reason::FILE_LOCKS_HELD,
-              fmt::format("the descriptor holds {} file lock{}, which cannot be saved by this version ({})",
-                          info.locks.size(), info.locks.size() == 1 ? "" : "s", info.locks.front()))
-      .object(fmt::format("fd {} of {}", number, owner))
-      .remedy("let the task release its locks before the dump");
+  for (const std::string_view line : parse_fdinfo(proc_->read(name.c_str())).locks)
+    locks.push_back(parse_lock_line(line));
+  return locks;
 }
 
 }  // namespace stasis

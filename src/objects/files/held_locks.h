@@ -11,6 +11,7 @@
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 #include "base/workers.h"
 #include "kernel/proc.h"
@@ -25,8 +26,8 @@ class HeldLocks {
 
   // So many files will be asked about, and their owners stand still from now on.
   void expect(size_t files);
-  // Throws FILE_LOCKS_HELD when descriptor `number` of the process holds any. `fd` is a duplicate of it.
-  void refuse(int fd, const struct stat& st, pid_t pid, int number, std::string_view owner);
+  // Those of descriptor `number` of the process. `fd` is a duplicate of it. Texts in them are good until the next call.
+  std::vector<FileLock> held(int fd, const struct stat& st, pid_t pid, int number);
 
  private:
   bool may_hold(int fd, const struct stat& st);

@@ -43,7 +43,8 @@ std::vector<uint32_t> build_id_of(const char* path) {
   return fd ? read_build_id(fd.get()) : std::vector<uint32_t>();
 }
 
-// Looking into each of thousands of data files would cost time in the freeze and find nothing.
+// Looking into each of thousands of data files would cost time in the freeze and find nothing, and whoever watches them
+// would see it.
 bool may_be_program(const struct stat& st, std::string_view path) {
   return S_ISREG(st.st_mode) && st.st_size > 0 &&
          ((st.st_mode & 0111) != 0 || path.ends_with(".so") || path.find(".so.") != std::string_view::npos);
@@ -151,7 +152,7 @@ void RegularFile::dump(const FileView& view, DumpFiles& files, Shared&, State& s
   // Fails for files without a position; the kernel then ignores one, too.
   const off_t pos = view.path_only() ? 0 : ::lseek(view.fd, 0, SEEK_CUR);
   state.pos = pos < 0 ? 0 : static_cast<uint64_t>(pos);
-  take_identity(view.fd, view.st, may_be_program(view.st, view.link), state);
+  take_identity(view.fd, view.st, !view.leased && may_be_program(view.st, view.link), state);
 }
 
 RegularFile::State describe_path_file(const PathFile& file, uint32_t id, DumpFiles& files) {
@@ -166,7 +167,7 @@ RegularFile::State describe_path_file(const PathFile& file, uint32_t id, DumpFil
   state.flags = file.flags;
   state.path = named ? file.link : files.remaps.path_of({id, file.fd, file.st, file.link, file.who});
   state.owner = file.owner;
-  take_identity(file.fd, file.st, S_ISREG(file.st.st_mode) && file.st.st_size > 0, state);
+  take_identity(file.fd, file.st, may_be_program(file.st, file.link), state);
   return state;
 }
 

@@ -48,6 +48,10 @@ RestoredFiles::RestoredFiles(const ImageStore& store, const RestoreOptions& opti
   read_remaps(store, extension);
   if (extension != nullptr) read_extension(*extension);
   for (const uint32_t id : files_ids) read_table(store, id);
+  std::optional<ImageReader> locks = store.reader(ImageKind::FILE_LOCKS);
+  pb::file_lock_entry lock;
+  while (locks && locks->next(lock)) locks_.push_back({decode_lock(lock), 0});
+  std::ranges::stable_sort(locks_, {}, [](const Lock& l) { return l.saved.pid; });
 }
 
 RestoredFiles::~RestoredFiles() {
@@ -216,6 +220,44 @@ uint32_t RestoredFiles::file_beside(uint32_t id, int number) const {
 void RestoredFiles::call(uint32_t files_id, SyscallBatch& batch) {
   for (size_t i = 0; i < shared_.size(); ++i)
     if (const FileKind& kind = file_kinds()[i]; kind.call) kind.call(descriptors(files_id), batch, shared_[i]);
+}
+
+void RestoredFiles::plan_locks(std::span<const TableOwner> owners) {
+  if (!locks_.empty() && !context_.options().file_locks)
+    throw Error(Reason::FILE_LOCKS_HELD, fmt::format("the images hold {}", describe(locks_.front().saved)))
+        .object(fmt::format("fd {} of pid {}", locks_.front().saved.number, locks_.front().saved.pid))
+        .remedy("add --file-locks to take it again");
+  for (Lock& lock : locks_) {
+    const auto owner = std::ranges::find(owners, lock.saved.pid, &TableOwner::task);
+    const auto* table = owner == owners.end() ? nullptr : &descriptors(owner->files_id);
+    const auto no_slot = std::vector<DescriptorSlot>::const_iterator();
+    const auto slot =
+        table == nullptr ? no_slot : std::ranges::find(*table, lock.saved.number, &DescriptorSlot::number);
+    if (table == nullptr || slot == table->end())
+      throw corrupt("a file lock belongs to a descriptor that is not there",
+                    fmt::format("fd {} of pid {}", lock.saved.number, lock.saved.pid));
+    lock.file_id = slot->id;
+  }
+}
+
+std::span<const RestoredFiles::Lock> RestoredFiles::locks_of(pid_t task) const {
+  const auto found = std::ranges::equal_range(locks_, task, {}, [](const Lock& l) { return l.saved.pid; });
+  return {found.begin(), found.end()};
+}
+
+FileOwner RestoredFiles::owner_of(uint32_t id) const {
+  const auto* state = std::any_cast<RegularFile::State>(&file(id).state);
+  return state == nullptr ? FileOwner{} : state->owner;
+}
+
+void RestoredFiles::take(const Lock& lock, SyscallBatch& batch) const {
+  take_lock(lock.saved, fd_of(lock.file_id), batch);
+}
+
+void RestoredFiles::finish_leases() const {
+  for (const Lock& lock : locks_)
+    if (lock.saved.kind == SavedLock::Kind::lease)
+      finish_lease(lock.saved, fd_of(lock.file_id), owner_of(lock.file_id), context_);
 }
 
 const std::vector<DescriptorSlot>& RestoredFiles::descriptors(uint32_t files_id) const {

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "objects/files/file_kind.h"
+#include "objects/files/file_locks.h"
 #include "objects/files/regular.h"
 
 namespace stasis {
@@ -63,6 +64,22 @@ class RestoredFiles {
   // Adds what a task has to do itself when it has the descriptors of its table. Once for a table.
   void call(uint32_t files_id, SyscallBatch& batch);
 
+  // File locks. `owners`: the tasks and their tables. Throws FILE_LOCKS_HELD without the option, IMAGE_CORRUPT.
+  struct TableOwner {
+    pid_t task;
+    uint32_t files_id;
+  };
+  struct Lock {
+    SavedLock saved;
+    uint32_t file_id;
+  };
+  void plan_locks(std::span<const TableOwner> owners);
+  // Those that a task has to take, when no temporary descriptor is left in any (O-31, O-32).
+  std::span<const Lock> locks_of(pid_t task) const;
+  void take(const Lock& lock, SyscallBatch& batch) const;
+  // When all are taken.
+  void finish_leases() const;
+
   // Executables, directories, mapped files with a path. Throws IMAGE_CORRUPT when `id` is not that of a file with a
   // path.
   const RegularFile::State& path_file(uint32_t id) const;
@@ -93,6 +110,7 @@ class RestoredFiles {
   void raise_limit();
   uint32_t file_beside(uint32_t id, int number) const;
   const File& file(uint32_t id) const;
+  FileOwner owner_of(uint32_t id) const;
 
   RestoreFiles context_;
   std::vector<std::any> shared_;  // parallel to file_kinds()
@@ -100,6 +118,7 @@ class RestoredFiles {
   std::unordered_map<uint32_t, size_t> by_id_;
   std::unordered_set<uint32_t> device_nodes_;  // REG entries that only describe a terminal
   std::vector<Table> tables_;
+  std::vector<Lock> locks_;  // by task
   std::optional<rlimit> old_limit_;
 };
 
