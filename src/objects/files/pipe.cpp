@@ -33,7 +33,8 @@ Pipe::Made& make(uint32_t pipe_id, const RestoreFiles& files, Pipe::Shared& shar
   Pipe::Made& made = at->second;
   if (!fresh) return made;
   made.any = files.inherited(pipe_key(pipe_id));
-  if (made.any >= 0) return made;
+  made.given = made.any >= 0;
+  if (made.given) return made;
   int ends[2];
   check(::pipe2(ends, O_CLOEXEC | O_NONBLOCK), "cannot make a pipe", Reason::RESTORE_CALL_FAILED);
   made.reader = Fd(ends[0]);
@@ -44,16 +45,14 @@ Pipe::Made& make(uint32_t pipe_id, const RestoreFiles& files, Pipe::Shared& shar
   return made;
 }
 
-// Ends that pipe(2) made get the descriptors of our own pipe2(); duplicates, so that more can be opened through them.
+// Ends that pipe(2) made get the descriptors of our own pipe2(), which stay open: more can be opened through them.
 Fd take_end(const Pipe::State& state, Pipe::Made& made) {
   Fd& own = reads_pipe(state.flags) ? made.reader : made.writer;
-  bool& taken = reads_pipe(state.flags) ? made.reader_taken : made.writer_taken;
   const bool both = reads_pipe(state.flags) && writes_pipe(state.flags);
-  if (own && !both && (state.flags & kLargeFile) == 0 && !std::exchange(taken, true))
-    return Fd(::fcntl(own.get(), F_DUPFD_CLOEXEC, 0));
+  if (own && !both && (state.flags & kLargeFile) == 0) return std::move(own);
   Fd fd = reopen(made.any, reopen_flags(state.flags & ~static_cast<uint32_t>(O_DIRECT)));
   // The caller may give something that cannot be opened anew, such as a socket.
-  if (!fd && errno == ENXIO && !own) return Fd(::fcntl(made.any, F_DUPFD_CLOEXEC, 0));
+  if (!fd && errno == ENXIO && made.given) return Fd(::fcntl(made.any, F_DUPFD_CLOEXEC, 0));
   return fd;
 }
 

@@ -36,11 +36,11 @@ struct Pipe {
     bool other_reader = false, other_writer = false;  // somebody holds one, as seen from the opposite end
     std::string who;
   };
-  // A pipe that is being made. The two descriptors of pipe2() serve ends that were not opened by name.
+  // A pipe that is being made. The two descriptors of pipe2() become ends that were not opened by name.
   struct Made {
     Fd reader, writer;
-    bool reader_taken = false, writer_taken = false;
-    int any = -1;  // to open more ends through
+    int any = -1;        // to open more ends through; not owned
+    bool given = false;  // by the caller
   };
   struct Shared {
     PipeContents contents;

@@ -37,10 +37,11 @@ void PipeCopier::prepare(uint32_t capacity_bytes, const FileView& view) {
     reader_ = Fd(ends[0]);
     writer_ = Fd(ends[1]);
   }
-  const int size = ::fcntl(writer_.get(), F_GETPIPE_SZ);
-  if (size >= 0 && static_cast<uint32_t>(size) >= capacity_bytes) return;
+  if (size_bytes_ == 0) size_bytes_ = pipe_capacity(writer_.get(), view);
+  if (size_bytes_ >= capacity_bytes) return;
   if (::fcntl(writer_.get(), F_SETPIPE_SZ, capacity_bytes) < 0)
     throw dump_failed(view, fmt::format("cannot make a pipe of {} bytes to copy data into", capacity_bytes));
+  size_bytes_ = capacity_bytes;
 }
 
 // One read takes everything up to the end of a packet (pipe2(2), O_DIRECT), as one of the task's own would.

@@ -41,6 +41,7 @@ class PipeCopier {
   void drain(size_t bytes, PipeContent& content, const FileView& view);
 
   Fd reader_, writer_;
+  uint32_t size_bytes_ = 0;
 };
 
 // How many bytes the pipe holds, and what fits into it; by any end.
