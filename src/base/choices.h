@@ -41,7 +41,7 @@ struct CpuChecks {
 };
 
 // State that no image can hold, by the names under which a user may give it up for a dump.
-inline constexpr std::string_view kLosses[] = {"core-scheduling", "landlock"};
+inline constexpr std::string_view kLosses[] = {"core-scheduling", "landlock", "unread-events"};
 
 // The processors that the images bind tasks to.
 enum class CpuAffinityChoice {

@@ -321,7 +321,7 @@ class Checkpoint {
       for (Vma& v : p->vmas)
         if (v.is_file()) v.shmid = mapped_file(*p, p->mappings[v.mapping], v);
     }
-    files_.conclude(store_);
+    losses_.collect(files_.conclude(store_));
     check_interrupted();
   }
 

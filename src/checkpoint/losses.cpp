@@ -28,16 +28,26 @@ void Losses::look_at_groups(std::span<const pid_t> pids) {
     }
 }
 
+void Losses::require_allowed(std::string_view name, const std::string& what, const std::string& who) const {
+  if (std::find(options_.allow_lossy.begin(), options_.allow_lossy.end(), name) != options_.allow_lossy.end()) return;
+  throw Error(Reason::UNSUPPORTED_STATE, what + ", which no image can hold")
+      .object(who)
+      .remedy(fmt::format("add --allow-lossy {} to save it without", name));
+}
+
 void Losses::collect(const ObjectStates& states, const std::string& who) {
   found_.clear();
   states.losses(found_);
   for (Loss& loss : found_) {
-    if (loss.refuses &&
-        std::find(options_.allow_lossy.begin(), options_.allow_lossy.end(), loss.name) == options_.allow_lossy.end())
-      throw Error(Reason::UNSUPPORTED_STATE, loss.what + ", which no image can hold")
-          .object(who)
-          .remedy(fmt::format("add --allow-lossy {} to save it without", loss.name));
+    if (loss.refuses) require_allowed(loss.name, loss.what, who);
     add(loss.name, std::move(loss.what), who);
+  }
+}
+
+void Losses::collect(std::span<const FileLoss> losses) {
+  for (const FileLoss& loss : losses) {
+    require_allowed(loss.name, loss.what, loss.who);
+    add(loss.name, loss.what, loss.who);
   }
 }
 

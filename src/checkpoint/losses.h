@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/dump_options.h"
+#include "objects/files/file_kind.h"
 #include "objects/task_object.h"
 #include "proto/extension.pb.h"
 
@@ -20,6 +21,7 @@ class Losses {
   void look_at_groups(std::span<const pid_t> pids);
   // Throws UNSUPPORTED_STATE for the first loss that the user does not allow.
   void collect(const ObjectStates& states, const std::string& who);
+  void collect(std::span<const FileLoss> losses);
   // Tells the user, after the tasks are saved.
   void tell() const;
   void encode(pb::extension_head& head) const;
@@ -30,6 +32,7 @@ class Losses {
     std::string what, first_task;
     size_t tasks = 0;
   };
+  void require_allowed(std::string_view name, const std::string& what, const std::string& who) const;
   void add(std::string_view name, std::string what, const std::string& who);
 
   const DumpOptions& options_;

@@ -242,7 +242,7 @@ constexpr OptionRow kRows[] = {
     {"file-validation", 0, required, false, ready, D | R, dump_restore, "METHOD", "filesize or buildid (default buildid)", parsed<&L::file_validation, parse_file_validation>},
     {"skip-file-rwx-check", 0, none, true, ready, R, dump_restore, "", "permission bits of files may have changed", flag<&L::skip_file_rwx_check>},
     {"allow-grown", 0, none, true, ready, R, dump_restore, "", "files may have grown since the dump", flag<&L::allow_grown>},
-    {"allow-lossy", 0, required, false, ready, D, dump_restore, "LIST", "state to leave out where no image can hold it: core-scheduling, landlock; repeatable", add_allow_lossy},
+    {"allow-lossy", 0, required, false, ready, D, dump_restore, "LIST", "state to leave out where no image can hold it: core-scheduling, landlock, unread-events; repeatable", add_allow_lossy},
     {"allow-uprobes", 0, none, true, ready, D | R, dump_restore, "", "accept the mapping of uprobes; give it to both", flag<&L::allow_uprobes>},
     {"mntns-compat-mode", 0, none, true, ready, R, dump_restore, "", "build mounts the older way", flag<&L::mntns_compat_mode>},
     {"no-timens", 0, none, false, ready, R, dump_restore, "", "make no time namespace: monotonic clocks may jump", negative<&L::time_namespace>},

@@ -160,7 +160,8 @@ NetworkLock parse_network_lock(std::string_view text) {
 std::string parse_loss(std::string_view text) {
   for (const std::string_view name : kLosses)
     if (name == text) return std::string(name);
-  bad(fmt::format("there is no state \"{}\" to leave out", text), "choose from core-scheduling and landlock");
+  bad(fmt::format("there is no state \"{}\" to leave out", text),
+      "choose from core-scheduling, landlock and unread-events");
 }
 
 CpuAffinityChoice parse_cpu_affinity(std::string_view text) {

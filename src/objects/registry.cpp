@@ -2,8 +2,10 @@
 #include "objects/files/bpf_map.h"
 #include "objects/files/eventfd.h"
 #include "objects/files/eventpoll.h"
+#include "objects/files/fanotify.h"
 #include "objects/files/fifo.h"
 #include "objects/files/file_kind.h"
+#include "objects/files/inotify.h"
 #include "objects/files/memfd.h"
 #include "objects/files/pidfd.h"
 #include "objects/files/pipe.h"
@@ -127,6 +129,8 @@ const std::vector<FileKind>& file_kinds() {
       file_kind<Pipe>(),        file_kind<Fifo>(),     file_kind<Memfd>(),   file_kind<Terminal>(),
       file_kind<EventFd>(),     file_kind<SignalFd>(), file_kind<TimerFd>(), file_kind<EventPoll>(),
       file_kind<PidFd>(),       file_kind<BpfMap>(),
+      file_kind<Inotify>(),  // the last two: what all others do in complete() is not to be seen
+      file_kind<Fanotify>(),
   };
   return rows;
 }

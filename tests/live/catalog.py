@@ -57,6 +57,7 @@ ENTRIES = (
     # files
     _entry("files_regular"), _entry("files_devices"), _entry("files_proc"), _entry("ghost_files"), _entry("ghost_nodes"), _entry("ghost_program"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _entry("event_files", replays=False), _entry("epolls"), _entry("pidfds"), _entry("bpf_maps"), _entry("fifos", modes=STOPPABLE), _entry("fifo_ends"), _entry("ptys", modes=STOPPABLE), _entry("heartbeat20_terminal", modes=("none",)),
     _entry("file_locks", options=("--file-locks",)), _entry("file_leases", options=("--file-locks",)),
+    _entry("fifo_deleted"), _entry("inotify"), _entry("inotify_oneshot"), _entry("inotify_deleted", compares=False), _entry("fanotify"),
     # 32-bit programs; those that are not there as ia32_NAME.c are NAME.c, compiled for 32 bits
     _entry("ia32_state", modes=STOPPABLE), _entry("ia32_fpu"), _entry("widths", modes=STOPPABLE), _entry("ia32_widths"),
     _entry("ia32_counter", modes=STOPPABLE + ("shell_job",)), _entry("ia32_threads", modes=STOPPABLE),
@@ -76,6 +77,7 @@ ENTRIES = (
     _refused("refuse_thread_tables", "UNSUPPORTED_STATE"), _refused("refuse_thread_tables_filter", "UNSUPPORTED_STATE"),
     _refused("refuse_thread_tables_child", "UNSUPPORTED_STATE"), _refused("refuse_shared_memory", "UNSUPPORTED_STATE"),
     _refused("refuse_traced", "ALREADY_TRACED"), _refused("refuse_vfork", "VFORK_PENDING|FREEZE_TIMEOUT"),
+    _refused("refuse_inotify_unread", "UNSUPPORTED_STATE"), _refused("refuse_fanotify_permission", "UNSUPPORTED_FILE"),
     _refused("refuse_file_lock", "FILE_LOCKS_HELD"), _refused("refuse_mapped_lease", "FILE_LOCKS_HELD", options=("--file-locks",)), _refused("refuse_sigtrap", "UNSUPPORTED_STATE"),
     _refused("refuse_landlock", "UNSUPPORTED_STATE"), _refused("refuse_compat", "UNSUPPORTED_STATE"), _refused("refuse_mqueue", "UNSUPPORTED_FILE"),
     _refused("refuse_secretmem", "UNSUPPORTED_MAPPING"), _refused("refuse_secretmem_fd", "UNSUPPORTED_FILE"), _refused("refuse_perf_event", "UNSUPPORTED_FILE"), _refused("refuse_dead_directory", "UNSUPPORTED_FILE"), _refused("refuse_userfaultfd", "UNSUPPORTED_MAPPING|UNSUPPORTED_FILE"),

@@ -67,7 +67,8 @@ def _descriptors(pid, rename):
         lines = [line for line in info.splitlines() if not line.startswith(CHANGING_FDINFO)]
         # What an epoll descriptor watches comes in the order of addresses, with inodes that are new for pipes.
         watched = sorted(line.split(" ino:")[0] for line in lines if line.startswith("tfd:"))
-        lines = [line for line in lines if not line.startswith("tfd:")] + watched
+        marked = sorted(line for line in lines if line.startswith("fanotify "))
+        lines = [line for line in lines if not line.startswith(("tfd:", "fanotify "))] + watched + marked
         view[f"fd {fd}"] = " ".join([_link(f"/proc/{pid}/fd/{fd}", rename) or "?", *lines])
     return view
 

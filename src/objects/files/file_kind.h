@@ -134,6 +134,12 @@ struct SessionTerminal {
   pid_t foreground = 0;
 };
 
+// What a file has that no image can hold: refused, unless the user gives it up.
+struct FileLoss {
+  std::string_view name;  // of kLosses
+  std::string what, who;
+};
+
 // What dumping a file may use.
 class DumpFiles {
  public:
@@ -150,6 +156,8 @@ class DumpFiles {
   virtual uint32_t add_path_file(const PathFile& file) = 0;
   // Nothing if no descriptor of the tree refers to it. For conclude().
   virtual std::optional<WatchedFile> watched_file(const Watch&) { return std::nullopt; }
+  // An open file of the tree with that inode, which has a name no more; 0: none. For conclude().
+  virtual uint32_t deleted_file(dev_t, ino_t) { return 0; }
   // The user said that this resource stays outside of the dump: exact string, "pipe:[4711]".
   bool is_external(std::string_view key) const;
 
@@ -161,6 +169,7 @@ class DumpFiles {
   std::unordered_set<pid_t> tree_pids;
   // Memory behind files, whose pages are stored once for the tree.
   std::vector<MemoryObject> memory_objects;
+  std::vector<FileLoss> losses;
 
  private:
   const DumpOptions& options_;

@@ -198,6 +198,7 @@ size_t FileTable::dump(FileView& view) {
   kind->dump(view, *this, shared_[static_cast<size_t>(kind - kinds.begin())], file.state);
   log_debug("fd {} of {}: file {}, {}, {}", view.number, view.owner, view.id, kind->name, view.link);
   files_.push_back(std::move(file));
+  if (view.st.st_nlink == 0) deleted_.try_emplace({view.st.st_dev, view.st.st_ino}, view.id);
   return files_.size() - 1;
 }
 
@@ -246,7 +247,12 @@ std::optional<WatchedFile> FileTable::watched_file(const Watch& watch) {
   return std::nullopt;
 }
 
-void FileTable::conclude(ImageStore& store) {
+uint32_t FileTable::deleted_file(dev_t dev, ino_t ino) {
+  const auto at = deleted_.find({dev, ino});
+  return at == deleted_.end() ? 0 : at->second;
+}
+
+std::span<const FileLoss> FileTable::conclude(ImageStore& store) {
   dumped_locks_.check_leases([&](dev_t dev, ino_t ino) {
     const auto at = path_ids_.lower_bound({dev, ino, 0, {}});
     return at != path_ids_.end() && std::get<0>(at->first) == dev && std::get<1>(at->first) == ino;
@@ -256,6 +262,7 @@ void FileTable::conclude(ImageStore& store) {
     if (kinds[i].conclude) kinds[i].conclude(*this, shared_[i]);
   // Nothing is written before all is accepted.
   remaps.copy_contents(store);
+  return losses;
 }
 
 void FileTable::encode_extension(pb::extension_head& head) const {

@@ -41,11 +41,13 @@ class FileTable final : public DumpFiles {
                    std::span<const DescriptorNumber> descriptors);
   uint32_t add_path_file(const PathFile& file) override;
   std::optional<WatchedFile> watched_file(const Watch& watch) override;
+  uint32_t deleted_file(dev_t dev, ino_t ino) override;
   // A file without a path that a task maps or executes, by any descriptor of this program; the same object with the
   // same flags has one id. The caller fills fd, flags, pid and owner.
   uint32_t add_mapped_file(FileView& view);
-  // Every process was added: what can only be said of the whole tree, and what is copied while it stands still.
-  void conclude(ImageStore& store);
+  // Every process was added: what can only be said of the whole tree, and what is copied while it stands still. What no
+  // image can hold.
+  std::span<const FileLoss> conclude(ImageStore& store);
 
   // Writes files.img, fdinfo-N.img and the images of the kinds.
   void encode(ImageStore& store);
@@ -103,6 +105,7 @@ class FileTable final : public DumpFiles {
   std::vector<Table> tables_;
   std::vector<std::any> shared_;  // parallel to file_kinds()
   std::unordered_map<Key, Candidates, KeyHash> candidates_;
+  std::map<std::pair<dev_t, ino_t>, uint32_t> deleted_;  // without a name, by the first open file
   std::map<std::tuple<dev_t, ino_t, uint32_t>, uint32_t> mapped_ids_;
   std::map<std::tuple<dev_t, ino_t, uint32_t, std::string>, uint32_t> path_ids_;
   std::vector<RegularFile::State> path_files_;

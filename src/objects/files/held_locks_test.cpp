@@ -32,9 +32,9 @@ TEST_F(HeldLocksTest, EveryKindIsFound) {
   ASSERT_EQ(::fcntl(fd_.get(), F_SETLK, &range), 0);
   const std::vector<FileLock> locks = held(now, fd_);
   ASSERT_EQ(locks.size(), 2u);
-  EXPECT_EQ(locks[0].kind, FileLock::Kind::posix);
-  EXPECT_EQ(locks[0].end, 9u);
-  EXPECT_EQ(locks[1].kind, FileLock::Kind::flock);
+  EXPECT_EQ(locks[0].kind, FileLock::Kind::flock);
+  EXPECT_EQ(locks[1].kind, FileLock::Kind::posix);
+  EXPECT_EQ(locks[1].end, 9u);
 }
 
 TEST_F(HeldLocksTest, LocksOfOthersAreNotOfIt) {

@@ -203,9 +203,10 @@ void RestoredFiles::finish() {
   for (File& file : files_)
     if (file.used && file.kind->finish)
       file.kind->finish(file.state, file.fd.get(), context_, shared_[file.kind_index]);
+  // Times are set before anybody watches (O-29, O-30).
+  context_.remaps.finish();
   for (size_t i = 0; i < shared_.size(); ++i)
     if (const FileKind& kind = file_kinds()[i]; kind.complete) kind.complete(context_, shared_[i]);
-  context_.remaps.finish();
 }
 
 uint32_t RestoredFiles::file_beside(uint32_t id, int number) const {
