@@ -208,9 +208,6 @@ REFUSED = {
         ("socket", "import socket; kept = socket.socketpair()"),
         ("socket", "import socket; kept = socket.create_server(('127.0.0.1', 0))"),
     ),
-    "FILE_UNREACHABLE": (
-        ("deleted", "import tempfile; kept = tempfile.TemporaryFile()"),
-    ),
 }
 
 
