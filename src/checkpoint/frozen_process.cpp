@@ -325,11 +325,12 @@ void FrozenProcess::start_leader_batch(const DumpOptions& options) {
 }
 
 // What the answers make objects ask further, until none does.
-void FrozenProcess::ask_on(FrozenThread& thread, unsigned slot, const DumpOptions& options, StopWaiter& waiter) {
-  for (SyscallBatch more; thread.states.asks_again(); more.clear()) {
-    thread.states.ask_again(view(thread, options), more);
+void FrozenProcess::ask_on(ObjectStates& of, FrozenThread& thread, unsigned slot, const DumpOptions& options,
+                           StopWaiter& waiter) {
+  for (SyscallBatch more; of.asks_again(); more.clear()) {
+    of.ask_again(view(thread, options), more);
     borrowed_->host().run(*thread.tracee, slot, more, waiter);
-    thread.states.answer_again(more, describe());
+    of.answer_again(more, describe());
   }
 }
 
@@ -337,7 +338,8 @@ void FrozenProcess::finish_leader_batch(const DumpOptions& options, StopWaiter& 
   borrowed_->host().finish(*leader().tracee, 0, leader_batch_, waiter);
   states.answer(leader_batch_, describe());
   leader().states.answer(leader_batch_, describe());
-  ask_on(leader(), 0, options, waiter);
+  ask_on(states, leader(), 0, options, waiter);
+  ask_on(leader().states, leader(), 0, options, waiter);
   policies.answer(vmas, leader_batch_);
   for (SyscallBatch more; policies.ask(vmas, more); more.clear()) {
     borrowed_->host().run(*leader().tracee, 0, more, waiter);
@@ -367,7 +369,7 @@ void FrozenProcess::run_thread_batches(const DumpOptions& options, StopWaiter& w
       FrozenThread& t = threads[first + i];
       host.finish(*t.tracee, static_cast<unsigned>(i) + 1, batches[i], waiter);
       t.states.answer(batches[i], describe());
-      ask_on(t, static_cast<unsigned>(i) + 1, options, waiter);
+      ask_on(t.states, t, static_cast<unsigned>(i) + 1, options, waiter);
       t.tracee->give_back();
     }
   }

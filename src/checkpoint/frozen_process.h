@@ -113,7 +113,7 @@ struct FrozenProcess {
   void let_heal(StopWaiter& waiter);
   void look_at_ended_leader();
   void look_at_tables(FrozenThread& thread);
-  void ask_on(FrozenThread& thread, unsigned slot, const DumpOptions& options, StopWaiter& waiter);
+  void ask_on(ObjectStates& of, FrozenThread& thread, unsigned slot, const DumpOptions& options, StopWaiter& waiter);
   bool runs_compat_program();
   void look_at_filters(FrozenThread& thread, SeccompFilters& filters);
   ReportSignal report_signal() const;

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 #include "base/nanoseconds.h"
@@ -79,8 +80,12 @@ void PosixTimers::look(const LookView& view, State& state) {
 }
 
 void PosixTimers::ask(const LookView& view, SyscallBatch& batch, Ask& ask, State& state) {
+  ask.timers.clear();
   ask.timers.reserve(state.timers.size());
   ask.monotonic_ns = view.monotonic_ns;
+  if (state.timers.empty()) return;
+  ask.begin = batch.space(sizeof(timespec));
+  batch.must(SYS_clock_gettime, {CLOCK_MONOTONIC, ask.begin});
   for (const Timer& timer : state.timers) {
     const BatchData times = batch.space(sizeof(Times)), now = batch.space(sizeof(timespec));
     batch.must(SYS_timer_gettime, {timer.id, times});
@@ -91,14 +96,25 @@ void PosixTimers::ask(const LookView& view, SyscallBatch& batch, Ask& ask, State
 }
 
 void PosixTimers::answer(const SyscallBatch& batch, const Ask& ask, State& state) {
+  constexpr unsigned kMostTries = 5;
+  constexpr uint64_t kShort_ns = 100'000;
+  if (state.timers.empty()) return;
+  ++state.tries;
+  state.interrupted = false;
+  uint64_t before = nanoseconds(batch.value<timespec>(ask.begin));
   for (size_t i = 0; i < state.timers.size(); ++i) {
     Timer& timer = state.timers[i];
     timer.times = batch.value<Times>(ask.timers[i].times);
     timer.overrun = static_cast<uint32_t>(batch.result(ask.timers[i].overrun));
-    if (!ask.monotonic_ns || !timer.times.runs() || timer.measures_cpu_time()) continue;
     const uint64_t now = nanoseconds(batch.value<timespec>(ask.timers[i].now));
+    state.interrupted |= state.tries < kMostTries && now - std::exchange(before, now) > kShort_ns;
+    if (!ask.monotonic_ns || !timer.times.runs() || timer.measures_cpu_time()) continue;
     if (now > *ask.monotonic_ns) timer.times.set_left_ns(timer.times.left_ns() + now - *ask.monotonic_ns);
   }
+}
+
+bool PosixTimers::asks_again(const State& state) {
+  return state.interrupted;
 }
 
 void PosixTimers::encode(const State& state, pb::core_entry& core) {

@@ -32,18 +32,23 @@ struct PosixTimers {
   };
   struct State {
     std::vector<Timer> timers;  // by ascending id
+    // Dump: the task lost its processor between a timer and the clock that tells when it was asked.
+    bool interrupted = false;
+    unsigned tries = 0;
   };
   struct Ask {
     struct One {
       BatchData times, now;  // `now`: struct timespec
       SyscallBatch::Call overrun;
     };
+    BatchData begin;  // struct timespec
     std::vector<One> timers;
     std::optional<uint64_t> monotonic_ns;  // as the image has it
   };
   static void look(const LookView& view, State& state);
   static void ask(const LookView& view, SyscallBatch& batch, Ask& ask, State& state);
   static void answer(const SyscallBatch& batch, const Ask& ask, State& state);
+  static bool asks_again(const State& state);
   static void encode(const State& state, pb::core_entry& core);
   static void decode(const pb::core_entry& core, State& state);
   static void settle(const State& state, const SettleView& view, SyscallBatch& batch);
