@@ -14,14 +14,16 @@
 //     static void look(const LookView&, State&);                   // dump: read from outside; may refuse by throwing
 //     static void ask(const LookView&, SyscallBatch&, Ask&, State&);     // dump: calls that only the task can make
 //     static void answer(const SyscallBatch&, const Ask&, State&); // dump: take their results
-//     static bool asks_again(const State&);                        // dump: whether it has to ask() and answer() once
-//     more static std::optional<Loss> loss(const State&);               // dump: what of it no image can hold static
-//     void encode(const State&, pb::core_entry&); static void decode(const pb::core_entry&, State&);           //
-//     throws IMAGE_CORRUPT for nonsense static void encode_extension(const State&, pb::extension_task&);     // what
-//     the core has no place for static void decode_extension(const pb::extension_task&, State&); static void
-//     settle(const State&, const SettleView&, SyscallBatch&);  // restore: calls the task makes itself static void
-//     apply(const State&, const SettleView&);          // restore: done by the controller, from outside static void
-//     arm(const State&, const SettleView&, SyscallBatch&);     // restore: the last calls (O-55)
+//     // dump: whether it has to ask() and answer() once more
+//     static bool asks_again(const State&);
+//     static std::optional<Loss> loss(const State&);               // dump: what of it no image can hold
+//     static void encode(const State&, pb::core_entry&);
+//     static void decode(const pb::core_entry&, State&);           // throws IMAGE_CORRUPT for nonsense
+//     static void encode_extension(const State&, pb::extension_task&);     // what the core has no place for
+//     static void decode_extension(const pb::extension_task&, State&);
+//     static void settle(const State&, const SettleView&, SyscallBatch&);  // restore: calls the task makes itself
+//     static void apply(const State&, const SettleView&);          // restore: done by the controller, from outside
+//     static void arm(const State&, const SettleView&, SyscallBatch&);     // restore: the last calls (O-55)
 //   };
 //
 // encode() of every kind fills its part of one core_entry. A process object sees the core of the leader only. The

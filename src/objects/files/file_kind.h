@@ -19,15 +19,14 @@
 //     static void read_images(const ImageStore&, Shared&);
 //     static void plan(const State&, RestoreFiles&, Shared&);      // restore: nothing is made yet, may refuse
 //     static Fd create(const State&, RestoreFiles&, Shared&);      // restore: made once, by the controller
-//     static Fd open_mapped(const State&, int flags, RestoreFiles&, Shared&);  // restore: for what has no descriptor,
-//     a
-//                                                                  // mapping or an executable; before any create()
+//     // restore: for what has no descriptor, a mapping or an executable; before any create()
+//     static Fd open_mapped(const State&, int flags, RestoreFiles&, Shared&);
 //     static void finish(const State&, int fd, RestoreFiles&, Shared&);    // after all files and tasks exist
 //     static void complete(RestoreFiles&, Shared&);                // once, after finish() of all files
-//     static std::optional<SessionTerminal> session_terminal(pid_t session, RestoreFiles&, Shared&);   // restore: for
-//                                                                  // its leader; before any create()
-//     static void call(std::span<const DescriptorSlot>, SyscallBatch&, Shared&);  // restore: what a task has to do
-//                                                                  // itself, with the descriptors of its table
+//     // restore: for its leader; before any create()
+//     static std::optional<SessionTerminal> session_terminal(pid_t session, RestoreFiles&, Shared&);
+//     // restore: what a task has to do itself, with the descriptors of its table
+//     static void call(std::span<const DescriptorSlot>, SyscallBatch&, Shared&);
 //   };
 //
 // A kind whose files have nothing to do with each other, and no Shared, may say so: `static constexpr bool independent
