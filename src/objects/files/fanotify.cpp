@@ -3,14 +3,12 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/fanotify.h>
-#include <sys/stat.h>
 
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>
 
 #include "base/error.h"
-#include "objects/files/inotify.h"
 
 namespace stasis {
 namespace {
@@ -99,14 +97,6 @@ std::string decode_path(const std::string& path, uint32_t id) {
   throw Error(Reason::IMAGE_CORRUPT, "it has marked something that is no path").object(what(id));
 }
 
-void check_path(const Mark& m, uint32_t id) {
-  struct stat st;
-  if (!m.target.path.empty() && ::lstat(m.target.path.c_str(), &st) == 0) return;
-  throw Error(Reason::FILE_MISSING, "a file that the saved tasks watch is not there")
-      .object(m.target.path.empty() ? what(id) : m.target.path)
-      .error_number(m.target.path.empty() ? 0 : errno);
-}
-
 }  // namespace
 
 bool Fanotify::match(const FileView& view) {
@@ -122,19 +112,20 @@ void Fanotify::dump(const FileView& view, DumpFiles& files, Shared& shared, Stat
 }
 
 void Fanotify::conclude(DumpFiles& files, Shared& shared) {
+  if (shared.seen.empty()) return;
+  const WatchedPaths paths;
   for (Seen& seen : shared.seen) {
     std::vector<WatchedInode*> inodes;
-    const WatchedPaths mounts;
     for (Mark& m : *seen.marks) {
       if (m.of == Mark::Of::inode) inodes.push_back(&m.target);
-      if (m.of == Mark::Of::mount) m.target.path = mounts.mount_of_id(static_cast<int>(m.mount_id));
-      if (m.of == Mark::Of::filesystem) m.target.path = mounts.mount_of_device(m.target.device);
+      if (m.of == Mark::Of::mount) m.target.path = paths.mount_of_id(static_cast<int>(m.mount_id));
+      if (m.of == Mark::Of::filesystem) m.target.path = paths.mount_of_device(m.target.device);
       if (m.of != Mark::Of::inode && m.target.path.empty())
         throw Error(Reason::UNSUPPORTED_FILE, "it has marked a mount or file system that is not mounted here any more")
             .object(seen.who)
             .remedy("let the task remove the mark before the dump");
     }
-    find_targets(inodes, files, seen.who, [&](size_t, uint32_t) {
+    find_targets(inodes, paths, files, seen.who, [&](size_t, uint32_t) {
       throw Error(Reason::UNSUPPORTED_FILE, "it has marked a file that was deleted")
           .object(seen.who)
           .remedy("let the task remove the mark before the dump");
@@ -218,7 +209,7 @@ void Fanotify::plan(const State& state, RestoreFiles&, Shared&) {
   for (Mark& m : *state.marks)
     if (m.of == Mark::Of::inode && m.target.path.empty()) without_path.push_back(&m.target);
   if (!without_path.empty()) WatchedPaths().resolve(without_path);
-  for (const Mark& m : *state.marks) check_path(m, state.id);
+  for (const Mark& m : *state.marks) require_path(m.target, what(state.id));
 }
 
 Fd Fanotify::create(const State& state, RestoreFiles&, Shared&) {

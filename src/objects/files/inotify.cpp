@@ -56,38 +56,6 @@ void add_watch(int fd, uint32_t id, const Inotify::Watch& w, const RestoreFiles&
 
 }  // namespace
 
-void look_for_unread_events(const FileView& view, DumpFiles& files) {
-  int bytes = 0;
-  if (::ioctl(view.fd, FIONREAD, &bytes) < 0)
-    throw Error(Reason::SYSTEM, "cannot ask for unread events").object(view.who()).error_number(errno);
-  if (bytes > 0)
-    files.losses.push_back({"unread-events", fmt::format("it has {} bytes of events to be read", bytes), view.who()});
-}
-
-void find_targets(std::span<WatchedInode* const> inodes, DumpFiles& files, const std::string& who,
-                  const std::function<void(size_t, uint32_t)>& file_of) {
-  if (inodes.empty()) return;
-  const bool scans = files.options().force_irmap || !files.options().irmap_scan_paths.empty();
-  if (files.options().force_irmap) scan_for(inodes, files.options());
-  const std::vector<WatchedPaths::Found> found = WatchedPaths().resolve(inodes);
-  if (scans && !files.options().force_irmap) scan_for(inodes, files.options());
-  for (size_t i = 0; i < inodes.size(); ++i) {
-    if (!inodes[i]->path.empty()) continue;
-    const auto& deleted = found[i].deleted;
-    const uint32_t file = deleted ? files.deleted_file(deleted->st_dev, deleted->st_ino) : 0;
-    if (file == 0)
-      throw Error(Reason::UNSUPPORTED_FILE,
-                  fmt::format("it watches inode {} of device {}:{}, {}", inodes[i]->inode, inodes[i]->device >> 20,
-                              inodes[i]->device & 0xfffff,
-                              deleted ? "which was deleted, and which no descriptor of the tree refers to"
-                                      : "which no path was found for"))
-          .object(who)
-          .remedy(deleted ? "let the program remove the watch"
-                          : "name a directory above it with --irmap-scan-path, or let the program remove the watch");
-    file_of(i, file);
-  }
-}
-
 bool Inotify::match(const FileView& view) {
   return view.link == "anon_inode:inotify";
 }
@@ -101,10 +69,12 @@ void Inotify::dump(const FileView& view, DumpFiles& files, Shared& shared, State
 }
 
 void Inotify::conclude(DumpFiles& files, Shared& shared) {
+  if (shared.seen.empty()) return;
+  const WatchedPaths paths;
   for (Seen& seen : shared.seen) {
     std::vector<WatchedInode*> targets;
     for (Watch& w : *seen.watches) targets.push_back(&w.target);
-    find_targets(targets, files, seen.who, [&](size_t i, uint32_t file) { (*seen.watches)[i].file = file; });
+    find_targets(targets, paths, files, seen.who, [&](size_t i, uint32_t file) { (*seen.watches)[i].file = file; });
   }
 }
 
@@ -164,12 +134,8 @@ void Inotify::plan(const State& state, RestoreFiles&, Shared&) {
   for (Watch& w : *state.watches)
     if (w.file == 0 && w.target.path.empty()) without_path.push_back(&w.target);
   if (!without_path.empty()) WatchedPaths().resolve(without_path);
-  struct stat st;
   for (const Watch& w : *state.watches)
-    if (w.file == 0 && (w.target.path.empty() || ::lstat(w.target.path.c_str(), &st) < 0))
-      throw Error(Reason::FILE_MISSING, "a file that the saved tasks watch is not there")
-          .object(w.target.path.empty() ? fmt::format("inode {}", w.target.inode) : w.target.path)
-          .error_number(w.target.path.empty() ? 0 : errno);
+    if (w.file == 0) require_path(w.target, fmt::format("inode {}", w.target.inode));
 }
 
 Fd Inotify::create(const State& state, RestoreFiles&, Shared&) {

@@ -59,11 +59,4 @@ struct Inotify {
   static void complete(RestoreFiles& files, Shared& shared);
 };
 
-// Finds paths, or open files, for all. `file_of` takes the id of an open file for the n-th. Throws UNSUPPORTED_FILE
-// naming `who`.
-void find_targets(std::span<WatchedInode* const> inodes, DumpFiles& files, const std::string& who,
-                  const std::function<void(size_t, uint32_t)>& file_of);
-// Adds a loss if `view` has events that nobody has read.
-void look_for_unread_events(const FileView& view, DumpFiles& files);
-
 }  // namespace stasis

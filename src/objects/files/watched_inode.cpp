@@ -4,10 +4,12 @@
 #include <fmt/format.h>
 #include <limits.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <exception>
@@ -176,6 +178,47 @@ void scan_for(std::span<WatchedInode* const> inodes, const DumpOptions& options)
     fs::recursive_directory_iterator at(top, fs::directory_options::skip_permission_denied, error);
     for (; !error && at != fs::recursive_directory_iterator() && !found_all(); at.increment(error)) look_at(at->path());
   }
+}
+
+void look_for_unread_events(const FileView& view, DumpFiles& files) {
+  int bytes = 0;
+  if (::ioctl(view.fd, FIONREAD, &bytes) < 0)
+    throw Error(Reason::SYSTEM, "cannot ask for unread events").object(view.who()).error_number(errno);
+  if (bytes > 0)
+    files.losses.push_back({"unread-events", fmt::format("it has {} bytes of events to be read", bytes), view.who()});
+}
+
+void find_targets(std::span<WatchedInode* const> inodes, const WatchedPaths& paths, DumpFiles& files,
+                  const std::string& who, const std::function<void(size_t, uint32_t)>& file_of) {
+  if (inodes.empty()) return;
+  const bool scans = files.options().force_irmap || !files.options().irmap_scan_paths.empty();
+  if (files.options().force_irmap) scan_for(inodes, files.options());
+  const std::vector<WatchedPaths::Found> found = paths.resolve(inodes);
+  if (scans && !files.options().force_irmap) scan_for(inodes, files.options());
+  for (size_t i = 0; i < inodes.size(); ++i) {
+    if (!inodes[i]->path.empty()) continue;
+    const auto& deleted = found[i].deleted;
+    const uint32_t file = deleted ? files.deleted_file(deleted->st_dev, deleted->st_ino) : 0;
+    if (file == 0)
+      throw Error(Reason::UNSUPPORTED_FILE,
+                  fmt::format("it watches inode {} of device {}:{}, {}", inodes[i]->inode, inodes[i]->device >> 20,
+                              inodes[i]->device & 0xfffff,
+                              deleted ? "which was deleted, and which no descriptor of the tree refers to"
+                                      : "which no path was found for"))
+          .object(who)
+          .remedy(deleted ? "let the program remove the watch"
+                          : "name a directory above it with --irmap-scan-path, or let the program remove the watch");
+    file_of(i, file);
+  }
+}
+
+void require_path(const WatchedInode& inode, const std::string& nameless) {
+  struct stat st;
+  const bool named = !inode.path.empty();
+  if (named && ::lstat(inode.path.c_str(), &st) == 0) return;
+  throw Error(Reason::FILE_MISSING, "a file that the saved tasks watch is not there")
+      .object(named ? inode.path : nameless)
+      .error_number(named ? errno : 0);
 }
 
 }  // namespace stasis

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -12,6 +13,7 @@
 
 #include "base/dump_options.h"
 #include "kernel/proc_mounts.h"
+#include "objects/files/file_kind.h"
 #include "proto/fh.pb.h"
 
 namespace stasis {
@@ -55,5 +57,14 @@ class WatchedPaths {
 
 // Below the directories that the user names, or where watched files usually are. Reads directories.
 void scan_for(std::span<WatchedInode* const> inodes, const DumpOptions& options);
+
+// Dump. Finds paths, or open files, for all. `file_of` takes the id of an open file for the n-th. Throws
+// UNSUPPORTED_FILE naming `who`.
+void find_targets(std::span<WatchedInode* const> inodes, const WatchedPaths& paths, DumpFiles& files,
+                  const std::string& who, const std::function<void(size_t, uint32_t)>& file_of);
+// Dump. Adds a loss if `view` has events that nobody has read.
+void look_for_unread_events(const FileView& view, DumpFiles& files);
+// Restore. Throws FILE_MISSING if nothing is at the path, naming `nameless` if none is known.
+void require_path(const WatchedInode& inode, const std::string& nameless);
 
 }  // namespace stasis

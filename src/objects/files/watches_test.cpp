@@ -115,10 +115,10 @@ TEST_F(WatchesTest, WithoutAHandleAPathIsSearchedFor) {
   ASSERT_EQ(::stat(path.c_str(), &st), 0);
   WatchedInode inode{.inode = st.st_ino, .device = static_cast<uint32_t>(major(st.st_dev) << 20 | minor(st.st_dev))};
   WatchedInode* const all[] = {&inode};
-  EXPECT_EQ(error_of([&] { find_targets(all, dump_files_, "x", [](size_t, uint32_t) {}); }).reason(),
+  EXPECT_EQ(error_of([&] { find_targets(all, WatchedPaths(), dump_files_, "x", [](size_t, uint32_t) {}); }).reason(),
             Reason::UNSUPPORTED_FILE);
   dump_options_.irmap_scan_paths = {dir_.path()};
-  find_targets(all, dump_files_, "x", [](size_t, uint32_t) {});
+  find_targets(all, WatchedPaths(), dump_files_, "x", [](size_t, uint32_t) {});
   EXPECT_EQ(inode.path, path);
 }
 
