@@ -4,7 +4,6 @@
 Each run holds many graphs below one root. What a graph is made of is in programs/random_graphs.c; a failure names the
 seed, and `--seed N --runs 1` makes the same graphs again.
 """
-import argparse
 import ctypes
 import fcntl
 import functools
@@ -102,26 +101,12 @@ def run_one(session, seed, graphs, program):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stasis", required=True, type=os.path.abspath)
-    parser.add_argument("--programs", required=True, type=os.path.abspath)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=25)
-    parser.add_argument("--graphs", type=int, default=20, help="below each root")
-    arguments = parser.parse_args()
-
     def work(arguments):
-        harness.needs_root()
-        compared, began = 0, time.monotonic()
-        for seed in range(arguments.seed, arguments.seed + arguments.runs):
-            with harness.Session(arguments.stasis, harness.default_base()) as session:
-                try:
-                    compared += run_one(session, seed, arguments.graphs, os.path.join(arguments.programs, "random_graphs"))
-                except harness.Failure as failure:
-                    raise harness.Failure(f"seed {seed}: {failure}") from failure
-        print(f"{arguments.runs * arguments.graphs} graphs, {compared} things compared, {time.monotonic() - began:.1f} s")
+        began = time.monotonic()
+        compared = sum(trees.run_seeds(arguments, "random_graphs", run_one))
+        print(f"{arguments.runs * arguments.many} graphs, {compared} things compared, {time.monotonic() - began:.1f} s")
 
-    return harness.main(work, arguments)
+    return harness.main(work, trees.parser(__doc__, "graphs", 20).parse_args())
 
 
 if __name__ == "__main__":

@@ -117,32 +117,40 @@ def end(session, root):
     harness.wait_until(lambda: session.reap() or not harness.children_of(os.getpid()), "processes are left")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stasis", required=True, type=os.path.abspath)
-    parser.add_argument("--programs", required=True, type=os.path.abspath)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=25)
-    parser.add_argument("--trees", type=int, default=20, help="below each root")
-    arguments = parser.parse_args()
+def parser(description, what, many):
+    """The options of a scenario that makes `many` of `what` below one root, for each of a row of seeds."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--stasis", required=True, type=os.path.abspath)
+    made.add_argument("--programs", required=True, type=os.path.abspath)
+    made.add_argument("--seed", type=int, default=1)
+    made.add_argument("--runs", type=int, default=25)
+    made.add_argument(f"--{what}", dest="many", type=int, default=many, help="below each root")
+    return made
 
+
+def run_seeds(arguments, program, run):
+    """What `run` returns for each seed, each in a session of its own; a failure names its seed."""
+    harness.needs_root()
+    results = []
+    for seed in range(arguments.seed, arguments.seed + arguments.runs):
+        with harness.Session(arguments.stasis, harness.default_base()) as session:
+            try:
+                results.append(run(session, seed, arguments.many, os.path.join(arguments.programs, program)))
+            except harness.Failure as failure:
+                raise harness.Failure(f"seed {seed}: {failure}") from failure
+    return results
+
+
+def main():
     def work(arguments):
-        harness.needs_root()
-        refused = processes = 0
         began = time.monotonic()
-        for seed in range(arguments.seed, arguments.seed + arguments.runs):
-            with harness.Session(arguments.stasis, harness.default_base()) as session:
-                try:
-                    made = run_one(session, seed, arguments.trees, os.path.join(arguments.programs, "random_trees"))
-                except harness.Failure as failure:
-                    raise harness.Failure(f"seed {seed}: {failure}") from failure
-            refused += made == 0
-            processes += made
-        print(f"{arguments.runs * arguments.trees} trees, {processes} processes, {refused} of {arguments.runs} runs refused,"
+        made = run_seeds(arguments, "random_trees", run_one)
+        refused = made.count(0)
+        print(f"{arguments.runs * arguments.many} trees, {sum(made)} processes, {refused} of {arguments.runs} runs refused,"
               f" {time.monotonic() - began:.1f} s")
         harness.require(refused <= max(1, MOST_REFUSED * arguments.runs), f"{refused} runs were refused")
 
-    return harness.main(work, arguments)
+    return harness.main(work, parser(__doc__, "trees", 20).parse_args())
 
 
 if __name__ == "__main__":
