@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -22,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
@@ -85,6 +87,18 @@ static void clean_up(void) {
   if (directory[0] != '\0') remove_directory(directory);
 }
 
+// What the tool wrote to its log last.
+static void show_log(void) {
+  char path[kPathBytes + 32], tail[2048];
+  snprintf(path, sizeof path, "%s/%s.log", images, verb);
+  FILE* log = fopen(path, "re");
+  if (log == NULL) return;
+  if (fseek(log, -(long)sizeof tail, SEEK_END) != 0) rewind(log);
+  size_t got = fread(tail, 1, sizeof tail, log);
+  fclose(log);
+  fprintf(stderr, "--- the end of %s.log ---\n%.*s\n", verb, (int)got, tail);
+}
+
 __attribute__((noreturn, format(printf, 1, 2))) static void fail(const char* format, ...) {
   va_list args;
   va_start(args, format);
@@ -92,6 +106,7 @@ __attribute__((noreturn, format(printf, 1, 2))) static void fail(const char* for
   vfprintf(stderr, format, args);
   fputc('\n', stderr);
   va_end(args);
+  show_log();
   clean_up();
   exit(1);
 }
@@ -428,6 +443,12 @@ int main(int argc, char** argv) {
   if (geteuid() != 0) {
     puts("SKIPPED: this machine lacks: root's privileges");
     return 77;
+  }
+  // Terminals of this test's own: their numbers must be free at a restore.
+  if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+      mount("devpts", "/dev/pts", "devpts", 0, "mode=620,ptmxmode=666") != 0) {
+    perror("mounts of its own");
+    return 2;
   }
   snprintf(directory, sizeof directory, "%s/faults-XXXXXX", base);
   if (mkdtemp(directory) == NULL) {

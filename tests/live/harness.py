@@ -4,6 +4,7 @@ The test process is a sub-reaper: whatever a restore leaves detached becomes its
 at the end, every descendant can be found and ended by pid. Nothing else is ever signalled.
 """
 import argparse
+import contextlib
 import ctypes
 import dataclasses
 import os
@@ -17,6 +18,8 @@ import time
 import traceback
 
 PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWNS = 0x20000
+MS_PRIVATE_RECURSIVE = (1 << 18) | (1 << 14)
 SKIP_STATUS = 77
 TOOL_TIMEOUT_S = 30
 SUBJECT_TIMEOUT_S = 20
@@ -105,6 +108,23 @@ ERROR_LINE = re.compile(r"^(?:\([0-9.]+\)\s*)?(?:\s*\d+: )?(Error|Warn )[ :(]", 
 REASON_CODE = re.compile(r"\[([A-Z][A-Z0-9_]{3,})\]")
 
 
+def own_mounts():
+    """A mount namespace of this test's own, once, with terminals of its own: their numbers must be free at a restore.
+    The tests that need root say so themselves."""
+    if own_mounts.done or os.geteuid() != 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS) != 0:
+        raise Skip("this machine lacks: mount namespaces")
+    require(libc.mount(None, b"/", None, ctypes.c_ulong(MS_PRIVATE_RECURSIVE), None) == 0, "the mounts cannot be made private")
+    require(libc.mount(b"devpts", b"/dev/pts", b"devpts", ctypes.c_ulong(0), b"mode=620,ptmxmode=666") == 0,
+            "no devpts for this test: " + os.strerror(ctypes.get_errno()))
+    own_mounts.done = True
+
+
+own_mounts.done = False
+
+
 class Session:
     """One test: scratch directory, reaping, cleaning up. Use as a context manager."""
 
@@ -112,6 +132,7 @@ class Session:
         self.stasis = stasis
         self.subjects = self.programs = None
         self.statuses = {}  # pid -> wait status of children that ended
+        own_mounts()
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self.directory = tempfile.mkdtemp(prefix="live-", dir=base)
         os.chmod(self.directory, 0o755)  # subjects that dropped their privileges work below it
@@ -130,6 +151,17 @@ class Session:
         path = self.path(name)
         os.mkdir(path)
         return path
+
+    @contextlib.contextmanager
+    def file_system(self, options):
+        """A directory on a tmpfs of its own."""
+        needs_root()
+        directory = self.make_directory("storage")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], check=True)
+        try:
+            yield directory
+        finally:
+            subprocess.run(["umount", "--lazy", directory], check=True)
 
     def reap(self):
         """Collects every child that ended. Not while a tool runs through subprocess."""

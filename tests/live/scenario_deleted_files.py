@@ -1,30 +1,12 @@
 #!/usr/bin/env python3
 """Deleted files: what options decide, and restores that fail. Nothing is left in the directories where they were."""
 import contextlib
-import ctypes
 import os
 import subprocess
 import sys
 
 import harness
 import procview
-
-CLONE_NEWNS = 0x20000
-
-
-@contextlib.contextmanager
-def small_disk(session):
-    """A file system of its own for a subject, in a mount namespace of its own."""
-    harness.needs_root()
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
-        raise harness.Skip("this machine lacks: mount namespaces")
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-    disk = session.make_directory("disk")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=True)
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def names_below(directory):
@@ -42,8 +24,8 @@ def expect_failed_restore(session, subject, images, reason):
 
 
 def case_no_room(session):
-    with small_disk(session) as disk:
-        subject = session.subject("ghost_files", directory="disk/subject")
+    with session.file_system("size=4m") as disk:
+        subject = session.subject("ghost_files", directory="storage/subject")
         images = session.path("images")
         session.dump(subject.pid, images)
         session.wait_gone(subject.pid)
@@ -58,8 +40,8 @@ def case_no_room(session):
 
 
 def case_read_only(session):
-    with small_disk(session) as disk:
-        subject = session.subject("ghost_nodes", directory="disk/subject")
+    with session.file_system("size=4m") as disk:
+        subject = session.subject("ghost_nodes", directory="storage/subject")
         images = session.path("images")
         session.dump(subject.pid, images)
         session.wait_gone(subject.pid)

@@ -1,34 +1,11 @@
 #!/usr/bin/env python3
-"""Image directories on storage that is full or read-only. The whole test runs in a mount namespace of its own."""
-import contextlib
-import ctypes
+"""Image directories on storage that is full or read-only."""
 import os
 import subprocess
 import sys
 
 import harness
 import procview
-
-CLONE_NEWNS = 0x20000
-
-
-def private_mounts():
-    harness.needs_root()
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS) != 0:
-        raise harness.Skip("this machine lacks: mount namespaces")
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-
-
-@contextlib.contextmanager
-def storage(session, options):
-    """A directory on a file system of its own, in a mount namespace of its own."""
-    private_mounts()
-    directory = session.make_directory("storage")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], check=True)
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", "--lazy", directory], check=True)
 
 
 def expect_refused(session, subject, images, reason, *options):
@@ -42,7 +19,7 @@ def expect_refused(session, subject, images, reason, *options):
 
 
 def case_full(session):
-    with storage(session, "size=256k") as images:
+    with session.file_system("size=256k") as images:
         subject = session.subject("mem_anon")  # holds some 6 MiB
         expect_refused(session, subject, images, "IMAGE_WRITE")
         expect_refused(session, subject, images, "IMAGE_WRITE", "-R", "-o", "dump.log")
@@ -56,7 +33,7 @@ def case_full(session):
 
 
 def case_no_inodes(session):
-    with storage(session, "nr_inodes=5") as images:
+    with session.file_system("nr_inodes=5") as images:
         subject = session.subject("counter")
         expect_refused(session, subject, images, "IMAGE_WRITE")
         subject.finish()
@@ -64,7 +41,7 @@ def case_no_inodes(session):
 
 def case_full_work_directory(session):
     """Statistics that find no room do not turn a success into a failure: the tasks are gone by then, and saved."""
-    with storage(session, "size=4k") as work:
+    with session.file_system("size=4k") as work:
         with open(os.path.join(work, "filler"), "wb") as file:
             file.write(bytes(4096))
         subject = session.subject("counter")
@@ -81,7 +58,7 @@ def case_full_work_directory(session):
 
 
 def case_read_only(session):
-    with storage(session, "ro") as images:
+    with session.file_system("ro") as images:
         subject = session.subject("counter")
         expect_refused(session, subject, images, "IMAGE_DIR|LOG_FILE")
         expect_refused(session, subject, images, "IMAGE_DIR|LOG_FILE", "-o", "dump.log")
