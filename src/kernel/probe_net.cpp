@@ -22,7 +22,6 @@
 namespace stasis::probes {
 namespace {
 
-constexpr std::string_view kNetAdmin = "CAP_NET_ADMIN";
 
 Fd socket_of(int family, int type) {
   return Fd(::socket(family, type | SOCK_CLOEXEC, 0));
@@ -70,13 +69,13 @@ FeatureResult tun_ns() {
   const Fd device(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
   if (!device) return by_errno(-1, "cannot open /dev/net/tun", "access to /dev/net/tun");
   const Fd net(::ioctl(device.get(), uapi::siocgskns, 0));
-  return by_errno(net.get(), "a TUN descriptor does not tell its network namespace", kNetAdmin);
+  return by_errno(net.get(), "a TUN descriptor does not tell its network namespace", "CAP_NET_ADMIN");
 }
 
 FeatureResult sk_ns() {
   const Fd socket = socket_of(AF_UNIX, SOCK_DGRAM);
   const Fd net(::ioctl(socket.get(), uapi::siocgskns, 0));
-  return by_errno(net.get(), "a socket does not tell its network namespace", kNetAdmin);
+  return by_errno(net.get(), "a socket does not tell its network namespace", "CAP_NET_ADMIN");
 }
 
 // An unbound socket has no file: ENOENT where the request is known.
@@ -84,7 +83,7 @@ FeatureResult sk_unix_file() {
   const Fd socket = socket_of(AF_UNIX, SOCK_STREAM);
   const Fd file(::ioctl(socket.get(), uapi::siocunixfile, 0));
   if (!file && errno == ENOENT) return supported();
-  return by_errno(file.get(), "a unix socket does not give its file", kNetAdmin);
+  return by_errno(file.get(), "a unix socket does not give its file", "CAP_NET_ADMIN");
 }
 
 FeatureResult sockopt_buf_lock() {
@@ -113,7 +112,7 @@ FeatureResult tcp_half_closed() {
   constexpr int repair_on = 1;
   constexpr int repair_off_without_probe = -1;
   if (set_option(connection.client, IPPROTO_TCP, TCP_REPAIR, repair_on) < 0)
-    return by_errno(-1, "a connection cannot be put into repair mode", kNetAdmin);
+    return by_errno(-1, "a connection cannot be put into repair mode", "CAP_NET_ADMIN");
   set_option(connection.client, IPPROTO_TCP, TCP_REPAIR, repair_off_without_probe);
   if (::shutdown(connection.client.get(), SHUT_WR) < 0) return by_errno(-1, "cannot close one side");
   const int result = set_option(connection.client, IPPROTO_TCP, TCP_REPAIR, repair_on);
@@ -136,7 +135,7 @@ FeatureResult has_ipt_legacy() {
   std::strcpy(info.name, "filter");
   socklen_t bytes = sizeof info;
   return by_errno(::getsockopt(socket.get(), IPPROTO_IP, IPT_SO_GET_INFO, &info, &bytes),
-                  "the kernel has no iptables filter table", kNetAdmin);
+                  "the kernel has no iptables filter table", "CAP_NET_ADMIN");
 }
 
 }  // namespace stasis::probes

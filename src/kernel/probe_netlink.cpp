@@ -26,7 +26,6 @@
 namespace stasis::probes {
 namespace {
 
-constexpr std::string_view kNetAdmin = "CAP_NET_ADMIN";
 constexpr int kIflaNewIfindex = 49;         // 5.13
 constexpr uint32_t kNftTableOwnerFlag = 2;  // 5.12
 
@@ -191,7 +190,7 @@ FeatureResult nsid() {
     out = 0;
     return header.nlmsg_type == RTM_NEWNSID;
   });
-  return by_result(result, "the kernel does not tell ids of network namespaces", kNetAdmin);
+  return by_result(result, "the kernel does not tell ids of network namespaces", "CAP_NET_ADMIN");
 }
 
 // An unknown id must be refused; a kernel that does not know the attribute makes the device.
@@ -202,7 +201,7 @@ FeatureResult link_nsid() {
     const Socket route(NETLINK_ROUTE);
     for (const char* kind : {"dummy", "veth", "bridge", "ifb"}) {
       const long plain = make_device(route, kind, false);
-      if (plain == -EPERM) return by_result(plain, "a device cannot be made", kNetAdmin);
+      if (plain == -EPERM) return by_result(plain, "a device cannot be made", "CAP_NET_ADMIN");
       if (plain < 0) continue;
       return make_device(route, kind, true) == -EINVAL ? supported()
                                                        : missing("the kernel ignores the namespace of a device's peer");
@@ -223,7 +222,7 @@ FeatureResult newifindex() {
   const long result = route.ask(message);
   if (result == -ERANGE) return supported();
   if (result == 0) return missing("the kernel does not know IFLA_NEW_IFINDEX");
-  return by_result(result, "the kernel does not answer about IFLA_NEW_IFINDEX", kNetAdmin);
+  return by_result(result, "the kernel does not answer about IFLA_NEW_IFINDEX", "CAP_NET_ADMIN");
 }
 
 FeatureResult nftables() {
@@ -234,7 +233,7 @@ FeatureResult nftables() {
     out = 0;
     return header.nlmsg_type == ((NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_NEWGEN);
   });
-  return by_result(result, "the kernel has no nftables", kNetAdmin);
+  return by_result(result, "the kernel has no nftables", "CAP_NET_ADMIN");
 }
 
 // The lock is a table that vanishes with its maker: it needs the owner flag.
@@ -249,7 +248,7 @@ FeatureResult network_lock_nftables() {
     message.text(NFTA_TABLE_NAME, "probe");
     message.attribute(NFTA_TABLE_FLAGS, htonl(kNftTableOwnerFlag));
     nft_batch_edge(message, NFNL_MSG_BATCH_END);
-    return by_result(netfilter.ask(message), "nftables cannot make a table with an owner", kNetAdmin);
+    return by_result(netfilter.ask(message), "nftables cannot make a table with an owner", "CAP_NET_ADMIN");
   });
 }
 

@@ -37,15 +37,15 @@ bool is_zero(const char* bytes, uint64_t count) {
 }
 
 // The kernel does not tell the holes of these files, and reads them as zero without filling them.
-std::vector<AddressRange> nonzero_ranges(int fd, uint64_t huge_page_bytes, const std::string& name) {
+std::vector<AddressRange> nonzero_ranges(int fd, uint64_t huge_bytes, const std::string& name) {
   std::vector<AddressRange> ranges;
   struct stat info;
   if (::fstat(fd, &info) != 0) throw Error(Reason::SYSTEM, "cannot get its size").object(name).error_number(errno);
   const auto size = static_cast<uint64_t>(info.st_size);
   if (info.st_blocks == 0) return ranges;
   const PageBuffer buffer = page_buffer(copy_block_bytes);
-  for (uint64_t start = 0; start < size; start += huge_page_bytes) {
-    const uint64_t end = std::min(start + huge_page_bytes, size);
+  for (uint64_t start = 0; start < size; start += huge_bytes) {
+    const uint64_t end = std::min(start + huge_bytes, size);
     bool zero = true;
     for (uint64_t at = start; at < end && zero; at += copy_block_bytes) {
       const uint64_t bytes = std::min<uint64_t>(copy_block_bytes, end - at);
@@ -63,19 +63,19 @@ std::vector<AddressRange> nonzero_ranges(int fd, uint64_t huge_page_bytes, const
 }
 
 // Files of hugetlbfs cannot be written to (hugetlbfs(5)): through a mapping.
-void write_huge(int fd, uint64_t huge_page_bytes, const char* from, uint64_t bytes, uint64_t offset,
+void write_huge(int fd, uint64_t huge_bytes, const char* from, uint64_t bytes, uint64_t offset,
                 const std::string& name) {
   while (bytes > 0) {
-    const uint64_t start = offset / huge_page_bytes * huge_page_bytes;
-    const uint64_t part = std::min(bytes, start + huge_page_bytes - offset);
-    void* map = ::mmap(nullptr, huge_page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, static_cast<off_t>(start));
+    const uint64_t start = offset / huge_bytes * huge_bytes;
+    const uint64_t part = std::min(bytes, start + huge_bytes - offset);
+    void* map = ::mmap(nullptr, huge_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, static_cast<off_t>(start));
     if (map == MAP_FAILED)
       throw Error(Reason::RESTORE_CALL_FAILED, "cannot fill memory of huge pages")
           .object(name)
           .error_number(errno)
           .remedy("reserve as many huge pages as the program had (vm.nr_hugepages)");
     std::memcpy(static_cast<char*>(map) + (offset - start), from, part);
-    ::munmap(map, huge_page_bytes);
+    ::munmap(map, huge_bytes);
     from += part;
     offset += part;
     bytes -= part;
@@ -103,8 +103,8 @@ Fd open_mapped(const ProcDir& proc, uint64_t start, uint64_t end, const std::str
 
 std::vector<AddressRange> data_ranges(int fd, const std::string& name) {
   const uint64_t page = page_size_bytes();
-  uint64_t huge_page_bytes = 0;
-  if (is_hugetlbfs(fd, huge_page_bytes)) return nonzero_ranges(fd, huge_page_bytes, name);
+  uint64_t huge_bytes = 0;
+  if (is_hugetlbfs(fd, huge_bytes)) return nonzero_ranges(fd, huge_bytes, name);
   std::vector<AddressRange> ranges;
   for (off_t at = 0;;) {
     const off_t data = ::lseek(fd, at, SEEK_DATA);
@@ -164,8 +164,8 @@ Fd shmem_create(const SharedNeed& need) {
 
 void shmem_fill(int fd, const PagemapReader& pages, const std::string& name) {
   const PageBuffer buffer = page_buffer(copy_block_bytes);
-  uint64_t huge_page_bytes = 0;
-  const bool huge = is_hugetlbfs(fd, huge_page_bytes);
+  uint64_t huge_bytes = 0;
+  const bool huge = is_hugetlbfs(fd, huge_bytes);
   for (const StoredRange& stored : pages.ranges()) {
     if (stored.range.flags != kPagePresent && stored.range.flags != (kPagePresent | kPageLazy)) {
       throw Error(Reason::IMAGE_UNSUPPORTED, "pages are not in these images")
@@ -178,7 +178,7 @@ void shmem_fill(int fd, const PagemapReader& pages, const std::string& name) {
       read_whole(pages.pages_fd(), buffer.get(), n, stored.pages_offset_bytes + at, pages.pages_name(),
                  Reason::IMAGE_TRUNCATED);
       if (huge) {
-        write_huge(fd, huge_page_bytes, buffer.get(), n, stored.range.vaddr + at, name);
+        write_huge(fd, huge_bytes, buffer.get(), n, stored.range.vaddr + at, name);
       } else {
         write_whole(fd, buffer.get(), n, stored.range.vaddr + at, name, Reason::RESTORE_CALL_FAILED);
       }

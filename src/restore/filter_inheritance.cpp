@@ -12,7 +12,7 @@ namespace stasis {
 namespace {
 
 // Room for the longest program, or for a clone.
-constexpr size_t kBatchRoom = BPF_MAXINSNS * sizeof(sock_filter) + 1024;
+constexpr size_t kFilterRoom = BPF_MAXINSNS * sizeof(sock_filter) + 1024;
 
 void keep_common(std::optional<std::vector<uint32_t>>& prefix, std::span<const uint32_t> other) {
   if (!prefix) prefix.emplace(other.begin(), other.end());
@@ -93,7 +93,7 @@ void FilterInheritance::clone_members(Puppet& puppet, Members members, size_t de
   for (const auto& [next, group] : groups)
     for (const PlannedThread* t : group)
       if (t != &first && (!next || t == group.front())) wanted.push_back(t->tid);
-  puppet.clone_threads(puppet.thread(first.tid), wanted, kBatchRoom, waiter);
+  puppet.clone_threads(puppet.thread(first.tid), wanted, kFilterRoom, waiter);
   for (auto& [next, group] : groups)
     if (next) clone_members(puppet, std::move(group), depth, waiter);
 }
@@ -108,7 +108,7 @@ void FilterInheritance::install(Puppet& puppet, pid_t tid, std::span<const uint3
   };
   for (const uint32_t filter : filters) {
     plan_.filters.install(filter, batch);
-    if (batch.size() + kBatchRoom > kLeaderSlotBytes) run();
+    if (batch.size() + kFilterRoom > kLeaderSlotBytes) run();
   }
   run();
 }

@@ -12,9 +12,6 @@ namespace {
 size_t whole_pages(size_t bytes) {
   return (bytes + page_size_bytes() - 1) & ~(page_size_bytes() - 1);
 }
-constexpr size_t align16(size_t n) {
-  return (n + 15) & ~size_t{15};
-}
 // The kernel keeps stack_guard_gap (256 pages) free below an area that grows down.
 constexpr uint64_t kGrowthRoomPages = 512;
 constexpr uint64_t kLowest = 0x100000;

@@ -17,6 +17,10 @@
 
 namespace stasis {
 
+constexpr size_t align16(size_t n) {
+  return (n + 15) & ~size_t{15};
+}
+
 class BatchArea {
  public:
   BatchArea() = default;

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "tracee/area.h"
 
 namespace stasis {
 
@@ -18,9 +19,6 @@ namespace {
 
 // Bounds what is read in search of free bytes.
 constexpr size_t kLargestCode = size_t{256} << 10;
-constexpr uint64_t align16(uint64_t n) {
-  return (n + 15) & ~uint64_t{15};
-}
 
 struct Elf64 {
   using Header = Elf64_Ehdr;

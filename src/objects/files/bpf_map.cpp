@@ -35,7 +35,7 @@ uint64_t address_of(const void* p) {
 }
 
 template <class Info>
-bool get_info(int fd, Info& info) {
+bool get_bpf_info(int fd, Info& info) {
   bpf_attr attributes = no_attributes();
   attributes.info.bpf_fd = static_cast<uint32_t>(fd);
   attributes.info.info_len = sizeof info;
@@ -55,8 +55,8 @@ std::string what(const BpfMap::State& state) {
   return fmt::format("BPF map {} ({})", state.map_id, state.info.map_name);
 }
 
-Error dump_failed(const FileView& view, std::string what_failed) {
-  Error e = Error(Reason::SYSTEM, std::move(what_failed)).object(view.who()).error_number(errno);
+Error bpf_failed(const FileView& view, std::string what_failed) {
+  Error e = view.failed(std::move(what_failed));
   if (errno == EPERM) std::move(e).remedy("give this program CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON");
   return e;
 }
@@ -79,7 +79,7 @@ std::set<uint32_t> maps_of_programs(const FileView& view) {
     next.start_id = id;
     if (bpf(BPF_PROG_GET_NEXT_ID, next) != 0) {
       if (errno == ENOENT) return out;
-      throw dump_failed(view, "cannot list the loaded BPF programs");
+      throw bpf_failed(view, "cannot list the loaded BPF programs");
     }
     id = next.next_id;
     bpf_attr by_id = no_attributes();
@@ -87,12 +87,12 @@ std::set<uint32_t> maps_of_programs(const FileView& view) {
     const Fd program(static_cast<int>(bpf(BPF_PROG_GET_FD_BY_ID, by_id)));
     if (!program) continue;  // unloaded meanwhile
     bpf_prog_info count{};
-    if (!get_info(program.get(), count)) throw dump_failed(view, "cannot look at a loaded BPF program");
+    if (!get_bpf_info(program.get(), count)) throw bpf_failed(view, "cannot look at a loaded BPF program");
     std::vector<uint32_t> ids(count.nr_map_ids);
     bpf_prog_info info{};
     info.nr_map_ids = count.nr_map_ids;
     info.map_ids = address_of(ids.data());
-    if (!get_info(program.get(), info)) throw dump_failed(view, "cannot look at a loaded BPF program");
+    if (!get_bpf_info(program.get(), info)) throw bpf_failed(view, "cannot look at a loaded BPF program");
     out.insert(ids.begin(), ids.end());
   }
 }
@@ -116,7 +116,7 @@ void refuse_what_cannot_be_made_again(const FileView& view, const bpf_map_info& 
 // Any description of the map may be for writing alone; and nothing changes a map that only stopped tasks can reach.
 BpfMap::Content read_content(const FileView& view, const bpf_map_info& info) {
   const Fd map = map_by_id(info.id, O_RDONLY);
-  if (!map) throw dump_failed(view, "cannot open a BPF map to read it");
+  if (!map) throw bpf_failed(view, "cannot open a BPF map to read it");
   BpfMap::Content out;
   uint32_t room = std::min(std::max(info.max_entries, 1u), kFirstBatch);
   std::string keys, values;
@@ -137,7 +137,7 @@ BpfMap::Content read_content(const FileView& view, const bpf_map_info& info) {
       room *= 2;
       continue;
     }
-    if (result != 0 && errno != ENOENT) throw dump_failed(view, "cannot read a BPF map");
+    if (result != 0 && errno != ENOENT) throw bpf_failed(view, "cannot read a BPF map");
     const uint32_t count = attributes.batch.count;
     out.keys.append(keys, 0, size_t{count} * info.key_size);
     out.values.append(values, 0, size_t{count} * info.value_size);
@@ -190,7 +190,7 @@ bool BpfMap::match(const FileView& view) {
 void BpfMap::dump(const FileView& view, DumpFiles& files, Shared& shared, State& state) {
   dump_open_file(view, files, state);
   bpf_map_info info{};
-  if (!get_info(view.fd, info)) throw dump_failed(view, "cannot look at a BPF map");
+  if (!get_bpf_info(view.fd, info)) throw bpf_failed(view, "cannot look at a BPF map");
   refuse_what_cannot_be_made_again(view, info, shared);
   const std::string text = own_fdinfo(view.fd);
   state.map_id = info.id;
@@ -281,7 +281,7 @@ Fd BpfMap::create(const State& state, RestoreFiles&, Shared& shared) {
   Fd& made = shared.made[state.map_id];
   if (!made) made = make(state, shared.contents[state.map_id]);
   bpf_map_info info{};
-  if (!get_info(made.get(), info)) throw restore_failed(state, "cannot look at a new BPF map");
+  if (!get_bpf_info(made.get(), info)) throw restore_failed(state, "cannot look at a new BPF map");
   Fd fd = map_by_id(info.id, state.flags & O_ACCMODE);
   if (!fd) throw restore_failed(state, "cannot open a new BPF map");
   return fd;

@@ -16,10 +16,6 @@ std::string what(const EventFd::State& state) {
   return fmt::format("eventfd (file {})", state.id);
 }
 
-Error dump_failed(const FileView& view, std::string what_failed, int error_number) {
-  return Error(Reason::SYSTEM, std::move(what_failed)).object(view.who()).error_number(error_number);
-}
-
 }  // namespace
 
 bool EventFd::try_semaphore(int fd, uint64_t counter) {
@@ -44,7 +40,7 @@ void EventFd::dump(const FileView& view, DumpFiles& files, Shared&, State& state
   dump_open_file(view, files, state);
   const std::string info = own_fdinfo(view.fd);
   const auto counter = fdinfo_number(info, "eventfd-count", 16);
-  if (!counter) throw dump_failed(view, "fdinfo does not tell the counter of an eventfd", 0);
+  if (!counter) throw view.failed("fdinfo does not tell the counter of an eventfd", 0);
   state.counter = *counter;
   const auto semaphore = fdinfo_number(info, "eventfd-semaphore");
   state.semaphore = semaphore ? *semaphore != 0 : try_semaphore(view.fd, state.counter);

@@ -21,7 +21,7 @@
 namespace stasis {
 namespace {
 
-std::string what(uint32_t id) {
+std::string epoll_of(uint32_t id) {
   return fmt::format("epoll (file {})", id);
 }
 
@@ -60,7 +60,7 @@ class OtherTable {
     if (::dup3(target, r.what.number, O_CLOEXEC) < 0 || ::epoll_ctl(poll, EPOLL_CTL_ADD, r.what.number, &event) != 0)
       throw Error(Reason::RESTORE_CALL_FAILED,
                   fmt::format("cannot watch file {} under the number {}", r.what.target, r.what.number))
-          .object(what(r.id))
+          .object(epoll_of(r.id))
           .error_number(errno)
           .remedy(errno == ENOSPC ? "raise /proc/sys/fs/epoll/max_user_watches" : "");
   }
@@ -149,17 +149,17 @@ void EventPoll::decode_extension(const pb::extension_file& in, State& state) {
 
 Fd EventPoll::create(const State& state, RestoreFiles&, Shared&) {
   Fd fd(check(::epoll_create1(EPOLL_CLOEXEC), "cannot make an epoll descriptor", Reason::RESTORE_CALL_FAILED));
-  restore_status_flags(fd.get(), state.flags, what(state.id));
+  restore_status_flags(fd.get(), state.flags, epoll_of(state.id));
   return fd;
 }
 
 void EventPoll::finish(const State& state, int fd, RestoreFiles& files, Shared& shared) {
-  restore_file_owner(state.owner, fd, files, what(state.id));
+  restore_file_owner(state.owner, fd, files, epoll_of(state.id));
   for (Registration r : *state.watched) {
     if (r.target == 0) r.target = files.file_beside(state.id, r.number);
     if (r.target == 0 || files.fd_of(r.target) < 0)
       throw Error(Reason::IMAGE_CORRUPT, fmt::format("what it watches as number {} is not in the images", r.number))
-          .object(what(state.id));
+          .object(epoll_of(state.id));
     (files.type_of(r.target) == pb::SIGNALFD ? shared.in_a_task : shared.here).push_back({state.id, r});
   }
 }

@@ -20,7 +20,7 @@ constexpr uint32_t kMarkIgnore = 0x400;
 constexpr uint32_t kPermissionEvents = FAN_OPEN_PERM | FAN_ACCESS_PERM | FAN_OPEN_EXEC_PERM | 0x00100000;
 constexpr uint32_t kKeptMarkFlags = FAN_MARK_IGNORED_SURV_MODIFY | 0x200 /* EVICTABLE */ | kMarkIgnore;
 
-std::string what(uint32_t id) {
+std::string fanotify_of(uint32_t id) {
   return fmt::format("fanotify (file {})", id);
 }
 
@@ -81,7 +81,7 @@ void add(int fd, uint32_t id, const Mark& m, uint32_t how, uint32_t mask) {
   if (m.of == Mark::Of::inode) flags |= FAN_MARK_DONT_FOLLOW;
   if (::fanotify_mark(fd, flags, mask, AT_FDCWD, m.target.path.c_str()) == 0) return;
   throw Error(Reason::RESTORE_CALL_FAILED, fmt::format("cannot mark {} again (mask {:#x})", m.target.path, mask))
-      .object(what(id))
+      .object(fanotify_of(id))
       .error_number(errno);
 }
 
@@ -94,7 +94,7 @@ void add_mark(int fd, uint32_t id, const Mark& m) {
 
 std::string decode_path(const std::string& path, uint32_t id) {
   if (path.find('\0') == std::string::npos && (path.empty() || path.starts_with('/'))) return path;
-  throw Error(Reason::IMAGE_CORRUPT, "it has marked something that is no path").object(what(id));
+  throw Error(Reason::IMAGE_CORRUPT, "it has marked something that is no path").object(fanotify_of(id));
 }
 
 }  // namespace
@@ -189,7 +189,7 @@ void Fanotify::decode(const pb::file_entry& in, State& state) {
     }
     if (((m.mask | m.ignored_mask) & kPermissionEvents) != 0)
       throw Error(Reason::IMAGE_UNSUPPORTED, "the images hold marks of fanotify for permission events")
-          .object(what(state.id));
+          .object(fanotify_of(state.id));
   }
 }
 
@@ -209,7 +209,7 @@ void Fanotify::plan(const State& state, RestoreFiles&, Shared&) {
   for (Mark& m : *state.marks)
     if (m.of == Mark::Of::inode && m.target.path.empty()) without_path.push_back(&m.target);
   if (!without_path.empty()) WatchedPaths().resolve(without_path);
-  for (const Mark& m : *state.marks) require_path(m.target, what(state.id));
+  for (const Mark& m : *state.marks) require_path(m.target, fanotify_of(state.id));
 }
 
 Fd Fanotify::create(const State& state, RestoreFiles&, Shared&) {
@@ -218,15 +218,15 @@ Fd Fanotify::create(const State& state, RestoreFiles&, Shared&) {
   if (!fd || ::fcntl(fd.get(), F_SETFD, FD_CLOEXEC) < 0)
     throw Error(Reason::RESTORE_CALL_FAILED,
                 fmt::format("cannot make a fanotify group (flags {:#x})", state.group_flags))
-        .object(what(state.id))
+        .object(fanotify_of(state.id))
         .error_number(errno)
         .remedy("raise fs.fanotify.max_user_groups, or use a kernel with what the group of the dump used");
-  restore_status_flags(fd.get(), state.flags, what(state.id));
+  restore_status_flags(fd.get(), state.flags, fanotify_of(state.id));
   return fd;
 }
 
 void Fanotify::finish(const State& state, int fd, RestoreFiles& files, Shared& shared) {
-  restore_file_owner(state.owner, fd, files, what(state.id));
+  restore_file_owner(state.owner, fd, files, fanotify_of(state.id));
   shared.to_mark.push_back({state.id, state.marks});
 }
 

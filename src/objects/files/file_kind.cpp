@@ -76,6 +76,10 @@ std::string FileView::who() const {
   return fmt::format("fd {} ({}) of {}", number, link, owner);
 }
 
+Error FileView::failed(std::string what_failed, int error_number) const {
+  return Error(Reason::SYSTEM, std::move(what_failed)).object(who()).error_number(error_number);
+}
+
 bool DumpFiles::is_external(std::string_view key) const {
   return std::ranges::find(options_.external, key) != options_.external.end();
 }

@@ -40,6 +40,7 @@
 #include <sys/types.h>
 
 #include <any>
+#include <cerrno>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -51,6 +52,7 @@
 #include <vector>
 
 #include "base/dump_options.h"
+#include "base/error.h"
 #include "base/fd.h"
 #include "base/restore_options.h"
 #include "image/store.h"
@@ -70,6 +72,9 @@ struct DescriptorSlot {
   bool cloexec = false;
 };
 
+constexpr std::string_view deleted_mark = " (deleted)";  // behind the text of a /proc link whose name is gone
+constexpr mode_t permission_bits = 07777;
+
 // An open file of a dumped task.
 struct FileView {
   uint32_t id = 0;  // of the file_entry to make
@@ -84,6 +89,8 @@ struct FileView {
 
   bool path_only() const noexcept;  // opened with O_PATH: names a file, and can do nothing else
   std::string who() const;          // "fd 7 (/path) of pid 42 (name)", for errors
+  // What cannot be asked of the file, with the errno of the call (0: none).
+  Error failed(std::string what_failed, int error_number = errno) const;
 };
 
 // Owner and signal for SIGIO (F_SETOWN_EX, F_SETSIG), shared by all kinds. O_ASYNC is among the flags of the file.

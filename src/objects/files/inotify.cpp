@@ -17,7 +17,7 @@
 namespace stasis {
 namespace {
 
-std::string what(uint32_t id) {
+std::string inotify_of(uint32_t id) {
   return fmt::format("inotify (file {})", id);
 }
 
@@ -37,7 +37,7 @@ Error cannot_watch(uint32_t id, const Inotify::Watch& w, int error_number) {
   return Error(Reason::RESTORE_CALL_FAILED,
                fmt::format("cannot watch {} again (watch descriptor {})",
                            w.file != 0 ? fmt::format("file {}", w.file) : w.target.path, w.wd))
-      .object(what(id))
+      .object(inotify_of(id))
       .error_number(error_number);
 }
 
@@ -48,7 +48,7 @@ void add_watch(int fd, uint32_t id, const Inotify::Watch& w, const RestoreFiles&
   const int open_file = w.file == 0 ? -1 : files.fd_of(w.file);
   if (w.file != 0 && open_file < 0)
     throw Error(Reason::IMAGE_CORRUPT, fmt::format("it watches file {}, which is not in the images", w.file))
-        .object(what(id));
+        .object(inotify_of(id));
   const int wd = w.file == 0 ? ::inotify_add_watch(fd, w.target.path.c_str(), mask)
                              : ::inotify_add_watch(fd, fmt::format("/proc/self/fd/{}", open_file).c_str(), w.mask);
   if (wd != static_cast<int>(w.wd)) throw cannot_watch(id, w, wd < 0 ? errno : 0);
@@ -116,7 +116,7 @@ void Inotify::decode(const pb::file_entry& in, State& state) {
   std::ranges::sort(*state.watches, {}, &Watch::wd);
   const bool twice = std::ranges::adjacent_find(*state.watches, {}, &Watch::wd) != state.watches->end();
   if (twice || (!state.watches->empty() && (state.watches->front().wd == 0 || state.watches->back().wd > INT32_MAX)))
-    throw Error(Reason::IMAGE_CORRUPT, "it has impossible watch descriptors").object(what(state.id));
+    throw Error(Reason::IMAGE_CORRUPT, "it has impossible watch descriptors").object(inotify_of(state.id));
 }
 
 void Inotify::decode_extension(const pb::extension_file& in, State& state) {
@@ -124,7 +124,7 @@ void Inotify::decode_extension(const pb::extension_file& in, State& state) {
     const auto at = std::ranges::find(*state.watches, entry.wd(), &Watch::wd);
     if (at == state.watches->end())
       throw Error(Reason::IMAGE_CORRUPT, fmt::format("it has no watch descriptor {}", entry.wd()))
-          .object(what(state.id));
+          .object(inotify_of(state.id));
     at->file = entry.file();
   }
 }
@@ -142,15 +142,15 @@ Fd Inotify::create(const State& state, RestoreFiles&, Shared&) {
   Fd fd(::inotify_init1(IN_CLOEXEC));
   if (!fd)
     throw Error(Reason::RESTORE_CALL_FAILED, "cannot make an inotify descriptor")
-        .object(what(state.id))
+        .object(inotify_of(state.id))
         .error_number(errno)
         .remedy("raise fs.inotify.max_user_instances");
-  restore_status_flags(fd.get(), state.flags, what(state.id));
+  restore_status_flags(fd.get(), state.flags, inotify_of(state.id));
   return fd;
 }
 
 void Inotify::finish(const State& state, int fd, RestoreFiles& files, Shared& shared) {
-  restore_file_owner(state.owner, fd, files, what(state.id));
+  restore_file_owner(state.owner, fd, files, inotify_of(state.id));
   shared.to_watch.push_back({state.id, state.watches});
 }
 

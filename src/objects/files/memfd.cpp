@@ -19,9 +19,7 @@
 namespace stasis {
 namespace {
 
-constexpr std::string_view deleted_mark = " (deleted)";
 constexpr std::string_view memfd_prefix = "/memfd:";
-constexpr mode_t permission_bits = 07777;
 
 // "/memfd:NAME (deleted)", "/dev/zero (deleted)"; nothing when no such object has this link.
 std::optional<std::string> name_of(std::string_view link) {
@@ -30,10 +28,6 @@ std::optional<std::string> name_of(std::string_view link) {
   if (link.starts_with(memfd_prefix)) return std::string(link.substr(memfd_prefix.size()));
   if (link == "/dev/zero" || link == "/anon_hugepage") return std::string(link);
   return std::nullopt;
-}
-
-Error dump_failed(const FileView& view, std::string what_failed) {
-  return Error(Reason::SYSTEM, std::move(what_failed)).object(view.who()).error_number(errno);
 }
 
 std::string what_of(const Memfd::Inode& inode) {
@@ -46,7 +40,7 @@ Error restore_failed(const Memfd::Inode& inode, std::string what_failed) {
 
 uint32_t huge_flags_of(const FileView& view) {
   struct statfs info;
-  if (::fstatfs(view.fd, &info) != 0) throw dump_failed(view, "cannot get the file system of an object");
+  if (::fstatfs(view.fd, &info) != 0) throw view.failed("cannot get the file system of an object");
   if (info.f_type != HUGETLBFS_MAGIC) return 0;
   const auto size = static_cast<unsigned>(std::countr_zero(static_cast<uint64_t>(info.f_bsize)));
   return MFD_HUGETLB | size << MAP_HUGE_SHIFT;
@@ -76,9 +70,9 @@ Memfd::Inode dump_inode(const FileView& view, DumpFiles& files, uint32_t id) {
   inode.mode = view.st.st_mode & permission_bits;
   inode.huge_flags = huge_flags_of(view);
   Fd fd = reopen(view.fd, O_RDONLY | O_CLOEXEC);
-  if (!fd) throw dump_failed(view, "cannot open a memory object to read it");
+  if (!fd) throw view.failed("cannot open a memory object to read it");
   const int seals = ::fcntl(fd.get(), F_GET_SEALS);
-  if (seals < 0) throw dump_failed(view, "cannot read the seals of a memory object");
+  if (seals < 0) throw view.failed("cannot read the seals of a memory object");
   inode.seals = static_cast<uint32_t>(seals);
   inode.pages_id = free_pages_id(files, static_cast<uint32_t>(view.st.st_ino));
   files.memory_objects.push_back({inode.pages_id, std::move(fd), view.who()});

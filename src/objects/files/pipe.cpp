@@ -16,14 +16,10 @@ std::string pipe_key(uint32_t pipe_id) {
   return fmt::format("pipe:[{}]", pipe_id);
 }
 
-Error dump_failed(const FileView& view, std::string what_failed) {
-  return Error(Reason::SYSTEM, std::move(what_failed)).object(view.who()).error_number(errno);
-}
-
 // A pipe tells by poll() whether its opposite end is open anywhere (pipe(7)); our own duplicates are the tree's.
 void look_at_opposite_end(const FileView& view, Pipe::Ends& ends) {
   pollfd opposite{.fd = view.fd, .events = 0, .revents = 0};
-  if (::poll(&opposite, 1, 0) < 0) throw dump_failed(view, "cannot poll a pipe");
+  if (::poll(&opposite, 1, 0) < 0) throw view.failed("cannot poll a pipe");
   if (reads_pipe(view.flags)) ends.other_writer = (opposite.revents & POLLHUP) == 0;
   if (writes_pipe(view.flags)) ends.other_reader = (opposite.revents & POLLERR) == 0;
 }

@@ -14,10 +14,6 @@
 namespace stasis {
 namespace {
 
-Error dump_failed(const FileView& view, std::string what_failed) {
-  return Error(Reason::SYSTEM, std::move(what_failed)).object(view.who()).error_number(errno);
-}
-
 void write_all(int fd, const std::string& data, const std::string& key) {
   // Whole or not at all: packets must not be split, and the rest always fits into an empty pipe of the saved size.
   const ssize_t put = ::write(fd, data.data(), data.size());
@@ -33,14 +29,14 @@ void write_all(int fd, const std::string& data, const std::string& key) {
 void PipeCopier::prepare(uint32_t capacity_bytes, const FileView& view) {
   if (!reader_) {
     int ends[2];
-    if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) throw dump_failed(view, "cannot make a pipe to copy data into");
+    if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) throw view.failed("cannot make a pipe to copy data into");
     reader_ = Fd(ends[0]);
     writer_ = Fd(ends[1]);
   }
   if (size_bytes_ == 0) size_bytes_ = pipe_capacity(writer_.get(), view);
   if (size_bytes_ >= capacity_bytes) return;
   if (::fcntl(writer_.get(), F_SETPIPE_SZ, capacity_bytes) < 0)
-    throw dump_failed(view, fmt::format("cannot make a pipe of {} bytes to copy data into", capacity_bytes));
+    throw view.failed(fmt::format("cannot make a pipe of {} bytes to copy data into", capacity_bytes));
   size_bytes_ = capacity_bytes;
 }
 
@@ -49,7 +45,7 @@ void PipeCopier::drain(size_t bytes, PipeContent& content, const FileView& view)
   for (size_t left = bytes; left > 0;) {
     std::string packet(left, '\0');
     const ssize_t got = ::read(reader_.get(), packet.data(), packet.size());
-    if (got <= 0) throw dump_failed(view, "cannot read the copied data of a pipe");
+    if (got <= 0) throw view.failed("cannot read the copied data of a pipe");
     left -= static_cast<size_t>(got);
     packet.resize(static_cast<size_t>(got));
     content.packets.push_back(std::move(packet));
@@ -58,13 +54,13 @@ void PipeCopier::drain(size_t bytes, PipeContent& content, const FileView& view)
 
 int pipe_bytes(int fd, const FileView& view) {
   int bytes = 0;
-  if (::ioctl(fd, FIONREAD, &bytes) < 0) throw dump_failed(view, "cannot read how much a pipe holds");
+  if (::ioctl(fd, FIONREAD, &bytes) < 0) throw view.failed("cannot read how much a pipe holds");
   return bytes;
 }
 
 uint32_t pipe_capacity(int fd, const FileView& view) {
   const int capacity = ::fcntl(fd, F_GETPIPE_SZ);
-  if (capacity < 0) throw dump_failed(view, "cannot read the size of a pipe");
+  if (capacity < 0) throw view.failed("cannot read the size of a pipe");
   return static_cast<uint32_t>(capacity);
 }
 
@@ -74,7 +70,7 @@ void PipeCopier::copy(const FileView& view, PipeContent& content) {
   // A reader lets everybody go on who waits in open(2) to write: only where there is something to be read.
   if (pipe_bytes(view.fd, view) == 0) return;
   const Fd reader = reopen(view.fd, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-  if (!reader) throw dump_failed(view, "cannot open a pipe to read what it holds");
+  if (!reader) throw view.failed("cannot open a pipe to read what it holds");
   copy(reader.get(), view, content);
 }
 
@@ -84,7 +80,7 @@ void PipeCopier::copy(int fd, const FileView& view, PipeContent& content) {
   if (bytes <= 0) return;
   prepare(content.capacity_bytes, view);
   const ssize_t copied = ::tee(fd, writer_.get(), static_cast<size_t>(bytes), SPLICE_F_NONBLOCK);
-  if (copied < 0) throw dump_failed(view, "cannot copy the data of a pipe");
+  if (copied < 0) throw view.failed("cannot copy the data of a pipe");
   drain(static_cast<size_t>(copied), content, view);
   if (copied != bytes)
     throw Error(Reason::SYSTEM, fmt::format("a pipe holds {} bytes, but only {} could be copied", bytes, copied))

@@ -15,9 +15,6 @@
 namespace stasis {
 namespace {
 
-constexpr std::string_view deleted_mark = " (deleted)";
-constexpr mode_t permission_bits = 07777;
-
 // Memory devices without state of their own (Linux devices.txt, char 1): null, zero, full, random, urandom.
 bool is_plain_device(const struct stat& st) {
   constexpr std::array<unsigned, 5> minors = {3, 5, 7, 8, 9};

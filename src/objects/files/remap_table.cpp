@@ -31,11 +31,6 @@ bool renamed_until_closed(std::string_view link, int fd) {
   return static_cast<uint32_t>(fs.f_type) == (nfs ? uint32_t{NFS_SUPER_MAGIC} : kFuseMagic);
 }
 
-std::string directory_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
 std::optional<uint64_t> mount_of(int directory, const char* path, int flags) {
   struct statx info {};
   if (::statx(directory, path, flags, STATX_MNT_ID, &info) < 0 || (info.stx_mask & STATX_MNT_ID) == 0)
@@ -89,6 +84,11 @@ Fd open_content(int fd, const std::string& who) {
 }
 
 }  // namespace
+
+std::string directory_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
 
 bool leads_to_file(const std::string& link, int fd, const struct stat& st) {
   if (st.st_nlink == 0) return false;

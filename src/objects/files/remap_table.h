@@ -33,6 +33,9 @@ namespace stasis {
 // The text of a link of /proc is the name of the file, and will be when the tasks are gone.
 bool leads_to_file(const std::string& link, int fd, const struct stat& st);
 
+// The directory in which an absolute path names something.
+std::string directory_of(const std::string& path);
+
 struct NamedFile {
   uint32_t id = 0;  // of the REG entry
   int fd = -1;      // O_PATH will do

@@ -18,6 +18,7 @@
 #include "base/scope_guard.h"
 #include "kernel/process.h"
 #include "objects/files/file_kind.h"
+#include "objects/files/remap_table.h"
 
 namespace stasis {
 namespace {
@@ -36,11 +37,6 @@ Error failed(std::string what_failed, const std::string& path) {
 std::string_view last_name(std::string_view path) {
   return path.substr(path.rfind('/') + 1);
 }
-std::string directory_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
 // A name beside one that is taken; the same for a file that has been through it before.
 std::string spare_name(std::string_view name, int n) {
   constexpr std::string_view kMark = ".ghost.";

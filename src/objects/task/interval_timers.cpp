@@ -10,17 +10,17 @@ namespace stasis {
 
 namespace {
 
-using Timer = IntervalTimers::Timer;
-static_assert(sizeof(Timer) == sizeof(itimerval));
+using Interval = IntervalTimers::Timer;
+static_assert(sizeof(Interval) == sizeof(itimerval));
 
-void encode_one(const Timer& timer, pb::itimer_entry& out) {
+void encode_one(const Interval& timer, pb::itimer_entry& out) {
   out.set_isec(timer.interval_s);
   out.set_iusec(timer.interval_us);
   out.set_vsec(timer.value_s);
   out.set_vusec(timer.value_us);
 }
 
-Timer decode_one(const pb::itimer_entry& in) {
+Interval decode_one(const pb::itimer_entry& in) {
   constexpr uint64_t kMicroseconds = 1'000'000;
   constexpr uint64_t kLongest = uint64_t{1} << 62;
   if (in.iusec() >= kMicroseconds || in.vusec() >= kMicroseconds || in.isec() > kLongest || in.vsec() > kLongest)
@@ -33,7 +33,7 @@ Timer decode_one(const pb::itimer_entry& in) {
 void IntervalTimers::ask(const LookView&, SyscallBatch& batch, Ask& ask, State& state) {
   ask.timers = batch.space(sizeof state.timers);
   for (size_t which = 0; which < state.timers.size(); ++which)
-    batch.must(SYS_getitimer, {which, ask.timers.part(which * sizeof(Timer), sizeof(Timer))});
+    batch.must(SYS_getitimer, {which, ask.timers.part(which * sizeof(Interval), sizeof(Interval))});
 }
 
 void IntervalTimers::answer(const SyscallBatch& batch, const Ask& ask, State& state) {
@@ -58,7 +58,7 @@ namespace {
 
 constexpr uint64_t kSecond_us = 1'000'000;
 
-Timer with_left(Timer timer, uint64_t left_us) {
+Interval with_left(Interval timer, uint64_t left_us) {
   timer.value_s = left_us / kSecond_us;
   timer.value_us = left_us % kSecond_us;
   return timer;
@@ -66,7 +66,7 @@ Timer with_left(Timer timer, uint64_t left_us) {
 
 // The kernel adds a tick when a timer of CPU time is armed (set_cpu_itimer()): without this it would gain one at every
 // restore. The tick is the resolution of the coarse clocks.
-Timer without_added_tick(const Timer& timer) {
+Interval without_added_tick(const Interval& timer) {
   timespec tick{};
   clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
   const uint64_t tick_us = static_cast<uint64_t>(tick.tv_nsec) / 1000;
@@ -74,7 +74,7 @@ Timer without_added_tick(const Timer& timer) {
   return with_left(timer, left_us > tick_us ? left_us - tick_us : 1);  // 0 would disarm it
 }
 
-Timer at_restore(const Timer& timer, const SettleView& view) {
+Interval at_restore(const Interval& timer, const SettleView& view) {
   constexpr uint64_t kMost_s = uint64_t{1} << 33;
   if (timer.value_s >= kMost_s) return timer;
   const uint64_t left_us = timer.value_s * kSecond_us + timer.value_us, went_on_us = view.clocks_went_on_ns / 1000;
@@ -85,10 +85,10 @@ Timer at_restore(const Timer& timer, const SettleView& view) {
 
 void IntervalTimers::arm(const State& state, const SettleView& view, SyscallBatch& batch) {
   for (size_t which = 0; which < state.timers.size(); ++which) {
-    const Timer& saved = state.timers[which];
+    const Interval& saved = state.timers[which];
     if ((saved.value_s | saved.value_us) == 0) continue;
     // CPU time stood still.
-    const Timer timer = which == ITIMER_REAL ? at_restore(saved, view) : without_added_tick(saved);
+    const Interval timer = which == ITIMER_REAL ? at_restore(saved, view) : without_added_tick(saved);
     batch.must(SYS_setitimer, {which, batch.object(timer), nullptr});
   }
 }

@@ -12,14 +12,14 @@ namespace {
 
 static_assert(sizeof(siginfo_t) == 128, "as the kernel transfers it");
 
-constexpr uint64_t bit(int signal) {
+constexpr uint64_t signal_bit(int signal) {
   return uint64_t{1} << (signal - 1);
 }
 
 // `pending` comes from /proc and saves the look into a queue that is empty, as nearly all are.
 std::vector<siginfo_t> read_queue(const LookView& view, uint64_t pending, bool shared) {
   if (pending == 0) return {};
-  if ((pending & bit(SIGTRAP)) != 0)
+  if ((pending & signal_bit(SIGTRAP)) != 0)
     throw Error(Reason::UNSUPPORTED_STATE, "a SIGTRAP is pending, which belongs to a debugger or a breakpoint")
         .object(view.who)
         .remedy("detach the debugger and let the task handle the signal");
@@ -48,23 +48,23 @@ std::vector<siginfo_t> decode_queue(const pb::signal_queue_entry& in) {
 
 const KernelSigaction* first_handler(uint64_t own_pending, uint64_t shared_pending, uint64_t blocked,
                                      const SignalActions::State& actions) {
-  constexpr uint64_t kIgnoredByDefault = bit(SIGCHLD) | bit(SIGURG) | bit(SIGWINCH) | bit(SIGCONT);
+  constexpr uint64_t kIgnoredByDefault = signal_bit(SIGCHLD) | signal_bit(SIGURG) | signal_bit(SIGWINCH) | signal_bit(SIGCONT);
   // The order of dequeue_signal() in the kernel, in each set the synchronous ones first.
-  constexpr uint64_t kSynchronous = bit(SIGSEGV) | bit(SIGBUS) | bit(SIGILL) | bit(SIGTRAP) | bit(SIGFPE) | bit(SIGSYS);
+  constexpr uint64_t kSynchronous = signal_bit(SIGSEGV) | signal_bit(SIGBUS) | signal_bit(SIGILL) | signal_bit(SIGTRAP) | signal_bit(SIGFPE) | signal_bit(SIGSYS);
   for (uint64_t set : {own_pending & kSynchronous, own_pending, shared_pending & kSynchronous, shared_pending})
     for (uint64_t left = set & ~blocked; left != 0; left &= left - 1) {
       const int signal = __builtin_ctzll(left) + 1;
       const KernelSigaction& action = actions.actions[static_cast<size_t>(signal - 1)];
       if (action.handler == reinterpret_cast<uint64_t>(SIG_IGN)) continue;
       if (action.handler != reinterpret_cast<uint64_t>(SIG_DFL)) return &action;
-      if ((kIgnoredByDefault & bit(signal)) == 0) return nullptr;
+      if ((kIgnoredByDefault & signal_bit(signal)) == 0) return nullptr;
     }
   return nullptr;
 }
 
 uint64_t pending_set(const ThreadPendingSignals::State& state) {
   uint64_t set = 0;
-  for (const siginfo_t& info : state.queue) set |= bit(info.si_signo);
+  for (const siginfo_t& info : state.queue) set |= signal_bit(info.si_signo);
   return set;
 }
 

@@ -16,7 +16,7 @@ namespace stasis {
 
 namespace {
 
-using Timer = PosixTimers::Timer;
+using SavedTimer = PosixTimers::Timer;
 using Times = PosixTimers::Times;
 static_assert(sizeof(Times) == sizeof(itimerspec));
 
@@ -52,7 +52,7 @@ bool kernel_takes_timer_ids() {
   return answer;
 }
 
-void create(const Timer& timer, BatchData id, SyscallBatch& batch) {
+void create(const SavedTimer& timer, BatchData id, SyscallBatch& batch) {
   const KernelSigevent event{
       .value = timer.value, .signal = timer.signal, .notify = timer.notify, .thread = timer.thread};
   batch.must(SYS_timer_create, {timer.clock_id, batch.object(event), id});
@@ -74,9 +74,9 @@ void PosixTimers::look(const LookView& view, State& state) {
                             .thread = timer.thread_directed ? timer.target : 0});
   }
   // After the text of /proc is used up: looking up a thread reads there again.
-  for (Timer& timer : state.timers)
+  for (SavedTimer& timer : state.timers)
     if (timer.thread != 0) timer.thread = inner_thread(view, timer.thread);
-  std::sort(state.timers.begin(), state.timers.end(), [](const Timer& a, const Timer& b) { return a.id < b.id; });
+  std::sort(state.timers.begin(), state.timers.end(), [](const SavedTimer& a, const SavedTimer& b) { return a.id < b.id; });
 }
 
 void PosixTimers::ask(const LookView& view, SyscallBatch& batch, Ask& ask, State& state) {
@@ -86,7 +86,7 @@ void PosixTimers::ask(const LookView& view, SyscallBatch& batch, Ask& ask, State
   if (state.timers.empty()) return;
   ask.begin = batch.space(sizeof(timespec));
   batch.must(SYS_clock_gettime, {CLOCK_MONOTONIC, ask.begin});
-  for (const Timer& timer : state.timers) {
+  for (const SavedTimer& timer : state.timers) {
     const BatchData times = batch.space(sizeof(Times)), now = batch.space(sizeof(timespec));
     batch.must(SYS_timer_gettime, {timer.id, times});
     // Afterwards: whatever comes in between makes it late, never early.
@@ -103,7 +103,7 @@ void PosixTimers::answer(const SyscallBatch& batch, const Ask& ask, State& state
   state.interrupted = false;
   uint64_t before = nanoseconds(batch.value<timespec>(ask.begin));
   for (size_t i = 0; i < state.timers.size(); ++i) {
-    Timer& timer = state.timers[i];
+    SavedTimer& timer = state.timers[i];
     timer.times = batch.value<Times>(ask.timers[i].times);
     timer.overrun = static_cast<uint32_t>(batch.result(ask.timers[i].overrun));
     const uint64_t now = nanoseconds(batch.value<timespec>(ask.timers[i].now));
@@ -118,7 +118,7 @@ bool PosixTimers::asks_again(const State& state) {
 }
 
 void PosixTimers::encode(const State& state, pb::core_entry& core) {
-  for (const Timer& timer : state.timers) {
+  for (const SavedTimer& timer : state.timers) {
     pb::posix_timer_entry& out = *core.mutable_tc()->mutable_timers()->add_posix();
     out.set_it_id(static_cast<uint32_t>(timer.id));
     out.set_clock_id(static_cast<uint32_t>(timer.clock_id));
@@ -150,7 +150,7 @@ void PosixTimers::decode(const pb::core_entry& core, State& state) {
          .overrun = in.overrun(),
          .times = {.interval_s = in.isec(), .interval_ns = in.insec(), .value_s = in.vsec(), .value_ns = in.vnsec()}});
   }
-  std::sort(state.timers.begin(), state.timers.end(), [](const Timer& a, const Timer& b) { return a.id < b.id; });
+  std::sort(state.timers.begin(), state.timers.end(), [](const SavedTimer& a, const SavedTimer& b) { return a.id < b.id; });
   for (size_t i = 1; i < state.timers.size(); ++i)
     if (state.timers[i].id == state.timers[i - 1].id)
       throw Error(Reason::IMAGE_CORRUPT, "two POSIX timers have the same id");
@@ -162,7 +162,7 @@ void create_posix_timers(const PosixTimers::State& state, bool kernel_takes_ids,
   if (kernel_takes_ids) {
     // The next id that the kernel gives follows the last one created: the timers come in ascending order.
     batch.must(SYS_prctl, {uapi::pr_timer_create_restore_ids, 1, 0, 0, 0});
-    for (const Timer& timer : state.timers) create(timer, batch.object(timer.id), batch);
+    for (const SavedTimer& timer : state.timers) create(timer, batch.object(timer.id), batch);
     batch.must(SYS_prctl, {uapi::pr_timer_create_restore_ids, 0, 0, 0, 0});
     return;
   }
@@ -173,7 +173,7 @@ void create_posix_timers(const PosixTimers::State& state, bool kernel_takes_ids,
                 fmt::format("the kernel cannot create a timer with the id {}", state.timers.back().id))
         .remedy("restore on Linux 6.15 or newer");
   int next = 0;
-  for (const Timer& timer : state.timers) {
+  for (const SavedTimer& timer : state.timers) {
     for (; next < timer.id; ++next) {
       create({.clock_id = CLOCK_MONOTONIC, .notify = SIGEV_NONE}, id, batch);
       batch.must(SYS_timer_delete, {next});
@@ -188,7 +188,7 @@ void PosixTimers::settle(const State& state, const SettleView&, SyscallBatch& ba
 }
 
 void PosixTimers::arm(const State& state, const SettleView& view, SyscallBatch& batch) {
-  for (const Timer& timer : state.timers) {
+  for (const SavedTimer& timer : state.timers) {
     Times times = timer.times;
     if (!times.runs()) continue;
     const auto& clock = timer.clock_id == CLOCK_MONOTONIC  ? view.monotonic_ns

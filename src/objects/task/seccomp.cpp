@@ -25,7 +25,7 @@ std::string_view text_of(const SeccompProgram& program) {
   return {reinterpret_cast<const char*>(program.data()), program.size() * sizeof(sock_filter)};
 }
 
-[[noreturn]] void corrupt(std::string what) {
+[[noreturn]] void corrupt_filter(std::string what) {
   throw Error(Reason::IMAGE_CORRUPT, std::move(what)).object("seccomp.img");
 }
 
@@ -107,7 +107,7 @@ void SeccompFilters::decode(const pb::seccomp_entry& entry) {
     Node n;
     const std::string& text = in.filter();
     if (text.empty() || text.size() % sizeof(sock_filter) != 0 || text.size() / sizeof(sock_filter) > BPF_MAXINSNS)
-      corrupt(fmt::format("filter {} has {} bytes", nodes_.size(), text.size()));
+      corrupt_filter(fmt::format("filter {} has {} bytes", nodes_.size(), text.size()));
     n.program.resize(text.size() / sizeof(sock_filter));
     std::memcpy(n.program.data(), text.data(), text.size());
     if ((in.flags() & ~(kKnownFlags | kOtherFlags)) != 0)
@@ -123,8 +123,8 @@ void SeccompFilters::decode(const pb::seccomp_entry& entry) {
 std::vector<uint32_t> SeccompFilters::chain(uint32_t last) const {
   std::vector<uint32_t> out;
   for (std::optional<uint32_t> n = last; n; n = nodes_[*n].before) {
-    if (*n >= nodes_.size()) corrupt(fmt::format("there is no filter {}", *n));
-    if (out.size() == kLongestChain) corrupt(fmt::format("the chain of filter {} has no end", last));
+    if (*n >= nodes_.size()) corrupt_filter(fmt::format("there is no filter {}", *n));
+    if (out.size() == kLongestChain) corrupt_filter(fmt::format("the chain of filter {} has no end", last));
     out.push_back(*n);
   }
   std::reverse(out.begin(), out.end());

@@ -33,15 +33,15 @@ std::optional<std::string> read_label(ProcDir& task, const char* file) {
 }
 
 // What this program has. It does not change during a run.
-struct Own {
+struct OwnLabel {
   bool apparmor = false;
   std::optional<std::string> label;
   std::string profile;
 };
-const Own& own() {
-  static const Own found = [] {
+const OwnLabel& own_label() {
+  static const OwnLabel found = [] {
     ProcDir self(getpid());
-    Own out;
+    OwnLabel out;
     out.label = read_label(self, kAppArmorFile);
     out.apparmor = out.label.has_value();
     if (out.apparmor)
@@ -82,8 +82,8 @@ std::string wanted_profile(const SecurityLabel::State& state, const SettleView& 
 }  // namespace
 
 pb::lsmtype security_module() {
-  return own().apparmor                                               ? pb::APPARMOR
-         : own().label && own().label->find(':') != std::string::npos ? pb::SELINUX
+  return own_label().apparmor                                               ? pb::APPARMOR
+         : own_label().label && own_label().label->find(':') != std::string::npos ? pb::SELINUX
                                                                       : pb::NO_LSM;
 }
 
@@ -97,12 +97,12 @@ std::string apparmor_profile(std::string_view label) {
 }
 
 void SecurityLabel::prepare(const ProcStatus&) {
-  own();
+  own_label();
 }
 
 void SecurityLabel::look(const LookView& view, State& state) {
-  if (!own().label) return;  // what no module answers for this program it answers for no task
-  const char* const file = own().apparmor ? kAppArmorFile : kAnyFile;
+  if (!own_label().label) return;  // what no module answers for this program it answers for no task
+  const char* const file = own_label().apparmor ? kAppArmorFile : kAnyFile;
   std::optional<std::string> label;
   if (view.tid == view.proc.pid()) {
     label = read_label(view.proc, file);
@@ -110,11 +110,11 @@ void SecurityLabel::look(const LookView& view, State& state) {
     ProcDir thread = view.proc.thread(view.tid);
     label = read_label(thread, file);
   }
-  if (own().apparmor) {
+  if (own_label().apparmor) {
     state.profile = apparmor_profile(label.value_or(std::string(kUnconfined)));
     return;
   }
-  if (label != own().label)
+  if (label != own_label().label)
     throw Error(Reason::UNSUPPORTED_STATE, fmt::format("a security module confines it as \"{}\"", label.value_or("")))
         .remedy("run it unconfined, or run this program under the same label");
 }
@@ -135,8 +135,8 @@ void SecurityLabel::decode(const pb::core_entry& core, State& state) {
 }
 
 void SecurityLabel::settle(const State& state, const SettleView& view, SyscallBatch& batch) {
-  if (!own().apparmor) {
-    if (state.profile.empty() || state.profile == own().label) return;
+  if (!own_label().apparmor) {
+    if (state.profile.empty() || state.profile == own_label().label) return;
     throw Error(Reason::FEATURE_MISSING,
                 fmt::format("the saved task was confined by a security module as \"{}\", which this machine has not",
                             state.profile))
@@ -144,7 +144,7 @@ void SecurityLabel::settle(const State& state, const SettleView& view, SyscallBa
         .remedy("restore it on a kernel with that module enabled");
   }
   const std::string profile = wanted_profile(state, view);
-  if (profile == own().profile) return;
+  if (profile == own_label().profile) return;
   if (!profile.empty() && !may_exist(profile))
     throw Error(Reason::FILE_MISSING, fmt::format("this machine has no AppArmor profile \"{}\"", profile))
         .object(view.who)

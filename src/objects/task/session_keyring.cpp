@@ -24,7 +24,7 @@ long find_keyring(const char* name) {
 }
 
 // What this program sees and has. It does not change during a run.
-struct Own {
+struct OwnKeyrings {
   std::vector<VisibleKeyring> visible;
   std::vector<std::string> names;  // to ask for, the anonymous one first
   SessionKeyring::State keyring;
@@ -44,9 +44,9 @@ struct Own {
   }
 };
 
-const Own& own() {
-  static const Own found = [] {
-    Own out;
+const OwnKeyrings& own_keyrings() {
+  static const OwnKeyrings found = [] {
+    OwnKeyrings out;
     try {
       out.visible = parse_keyrings(read_system_file("keys"));
     } catch (const Error&) {
@@ -95,13 +95,13 @@ std::vector<VisibleKeyring> parse_keyrings(std::string_view text) {
 }
 
 void SessionKeyring::prepare(const ProcStatus&) {
-  own();
+  own_keyrings();
 }
 
 void SessionKeyring::ask(const LookView&, SyscallBatch& batch, Ask& ask, State&) {
-  if (own().names.empty()) return;
+  if (own_keyrings().names.empty()) return;
   const BatchData type = batch.text("keyring");
-  for (const std::string& keyring : own().names)
+  for (const std::string& keyring : own_keyrings().names)
     ask.calls.push_back(batch.call(SYS_request_key, {type, batch.text(keyring), nullptr, 0}));
 }
 
@@ -109,13 +109,13 @@ void SessionKeyring::answer(const SyscallBatch& batch, const Ask& ask, State& st
   for (size_t i = 0; i < ask.calls.size(); ++i) {
     const auto serial = batch.result(ask.calls[i]);
     if (serial <= 0) continue;
-    state = {own().names[i], static_cast<uint32_t>(serial)};
+    state = {own_keyrings().names[i], static_cast<uint32_t>(serial)};
     return;
   }
 }
 
 std::optional<Loss> SessionKeyring::loss(const State& state) {
-  if (state.name.empty() || state.serial == own().keyring.serial || own().can_join(state)) return std::nullopt;
+  if (state.name.empty() || state.serial == own_keyrings().keyring.serial || own_keyrings().can_join(state)) return std::nullopt;
   return Loss{
       .name = "session-keyring",
       .what = fmt::format("its session keyring ({}), which cannot be joined: a restored task has that of the restore",
@@ -139,9 +139,9 @@ void SessionKeyring::decode_extension(const pb::extension_task& task, State& sta
 }
 
 void SessionKeyring::settle(const State& state, const SettleView& view, SyscallBatch& batch) {
-  if (state.name.empty() || state.serial == own().keyring.serial) return;
+  if (state.name.empty() || state.serial == own_keyrings().keyring.serial) return;
   // By the name of one that is gone a new one would be made.
-  if (!own().can_join(state)) {
+  if (!own_keyrings().can_join(state)) {
     if (view.tid == view.pid)
       log_message("{}: its session keyring ({}) cannot be joined: it has that of this program", view.who, state.name);
     return;

@@ -19,7 +19,7 @@ uint32_t control_in(int64_t answer) {
   return answer > 0 && (answer & PR_SPEC_PRCTL) != 0 ? static_cast<uint32_t>(answer) & kMask : 0;
 }
 
-const Speculation::Controls& own() {
+const Speculation::Controls& own_controls() {
   static const Speculation::Controls controls = [] {
     Speculation::Controls out;
     for (size_t i = 0; i < kWhich.size(); ++i) out[i] = control_in(prctl(PR_GET_SPECULATION_CTRL, kWhich[i], 0, 0, 0));
@@ -31,12 +31,12 @@ const Speculation::Controls& own() {
 }  // namespace
 
 void Speculation::prepare(const ProcStatus&) {
-  own();
+  own_controls();
 }
 
 void Speculation::ask(const LookView&, SyscallBatch& batch, Ask& ask, State&) {
   for (size_t i = 0; i < kWhich.size(); ++i)
-    if (own()[i] != 0) ask.control[i] = batch.must(SYS_prctl, {PR_GET_SPECULATION_CTRL, kWhich[i], 0, 0, 0});
+    if (own_controls()[i] != 0) ask.control[i] = batch.must(SYS_prctl, {PR_GET_SPECULATION_CTRL, kWhich[i], 0, 0, 0});
 }
 
 void Speculation::answer(const SyscallBatch& batch, const Ask& ask, State& state) {
@@ -66,7 +66,7 @@ void Speculation::decode_extension(const pb::extension_task& task, State& state)
 void Speculation::arm(const State& state, const SettleView&, SyscallBatch& batch) {
   for (size_t i = 0; i < kWhich.size(); ++i) {
     // Another processor may lack the misfeature, or another system decide for all tasks.
-    const uint32_t present = own()[i];
+    const uint32_t present = own_controls()[i];
     if (state.control[i] == 0 || present == 0 || present == PR_SPEC_FORCE_DISABLE || present == state.control[i])
       continue;
     batch.must(SYS_prctl, {PR_SET_SPECULATION_CTRL, kWhich[i], state.control[i], 0, 0});

@@ -40,7 +40,7 @@ constexpr uint32_t kDefaultMxcsr = 0x1f80;
 // Readers of the format expect the whole free end of the legacy area.
 constexpr int kPaddingWords = 24;
 
-constexpr uint64_t bit(int component) {
+constexpr uint64_t component_bit(int component) {
   return uint64_t{1} << component;
 }
 
@@ -73,7 +73,7 @@ void for_each_part(Visit visit) {
 
 uint64_t saved_components() {
   uint64_t mask = kX87AndSse;
-  for_each_part([&](const auto& part) { mask |= bit(part.component); });
+  for_each_part([&](const auto& part) { mask |= component_bit(part.component); });
   return mask;
 }
 
@@ -89,7 +89,7 @@ uint64_t header_mask(Area area) {
 
 Area component_bytes(Area area, const XsaveLayout& layout, int component) {
   const auto& c = layout.components[static_cast<size_t>(component)];
-  if ((layout.features & bit(component)) == 0 || area.size() < size_t{c.offset} + c.bytes) return {};
+  if ((layout.features & component_bit(component)) == 0 || area.size() < size_t{c.offset} + c.bytes) return {};
   return area.subspan(c.offset, c.bytes);
 }
 
@@ -99,18 +99,18 @@ void put(Area from, int count, Repeated<T>* out) {
   std::memcpy(out->mutable_data(), from.data(), std::min(from.size(), static_cast<size_t>(count) * sizeof(T)));
 }
 
-Error corrupt(std::string_view what) {
+Error corrupt_xsave(std::string_view what) {
   return Error(Reason::IMAGE_CORRUPT, fmt::format("the floating point registers have {}", what));
 }
 
 template <class T>
 void take(const Repeated<T>& from, T* to, int count, std::string_view name) {
-  if (from.size() < count) throw corrupt(fmt::format("too few values for {}", name));
+  if (from.size() < count) throw corrupt_xsave(fmt::format("too few values for {}", name));
   std::memcpy(to, from.data(), static_cast<size_t>(count) * sizeof(T));
 }
 
 uint16_t take16(uint32_t value, std::string_view name) {
-  if (value > 0xffff) throw corrupt(fmt::format("an impossible {}", name));
+  if (value > 0xffff) throw corrupt_xsave(fmt::format("an impossible {}", name));
   return static_cast<uint16_t>(value);
 }
 
@@ -124,11 +124,11 @@ XsaveLayout ask_cpu() {
   layout.features = uint64_t{edx} << 32 | eax;
   // CPUID leaf 13, sub-leaf i: size and offset of component i in the standard format (Intel SDM volume 1, 13.2).
   for (int i = 2; i < 63; ++i) {
-    if ((layout.features & bit(i)) == 0) continue;
+    if ((layout.features & component_bit(i)) == 0) continue;
     __cpuid_count(13, i, eax, ebx, ecx, edx);
     layout.components[static_cast<size_t>(i)] = {.offset = ebx, .bytes = eax};
     constexpr unsigned kExtendedFeatureDisable = 4;
-    if ((ecx & kExtendedFeatureDisable) != 0) layout.on_demand |= bit(i);
+    if ((ecx & kExtendedFeatureDisable) != 0) layout.on_demand |= component_bit(i);
   }
   return layout;
 }
@@ -171,19 +171,19 @@ std::vector<ExtraComponent> extra_components(Area area, const XsaveLayout& layou
 }
 
 void place_extra(const ExtraComponent& extra, const XsaveLayout& layout, std::span<std::byte> area) {
-  if (extra.number >= 63 || (saved_components() & bit(static_cast<int>(extra.number))) != 0)
-    throw corrupt(fmt::format("values for the component {} in a place that is not theirs", extra.number));
-  if ((layout.features & bit(static_cast<int>(extra.number))) == 0)
+  if (extra.number >= 63 || (saved_components() & component_bit(static_cast<int>(extra.number))) != 0)
+    throw corrupt_xsave(fmt::format("values for the component {} in a place that is not theirs", extra.number));
+  if ((layout.features & component_bit(static_cast<int>(extra.number))) == 0)
     throw Error(Reason::CPU_LACKS_FEATURE,
                 fmt::format("this CPU has no {}, which the saved thread used", component_name(extra.number)))
         .remedy("restore on a CPU that has it");
   const auto& where = layout.components[extra.number];
   if (extra.bytes.size() != where.bytes)
-    throw corrupt(fmt::format("{} bytes of {}, of which this CPU has {}", extra.bytes.size(),
+    throw corrupt_xsave(fmt::format("{} bytes of {}, of which this CPU has {}", extra.bytes.size(),
                               component_name(extra.number), where.bytes));
   if (area.size() < size_t{where.offset} + where.bytes || area.size() < kHeaderOffset + kHeaderBytes) return;
   std::memcpy(area.data() + where.offset, extra.bytes.data(), where.bytes);
-  const uint64_t mask = header_mask(area) | bit(static_cast<int>(extra.number));
+  const uint64_t mask = header_mask(area) | component_bit(static_cast<int>(extra.number));
   std::memcpy(area.data() + kHeaderOffset, &mask, sizeof mask);
 }
 
@@ -237,15 +237,15 @@ LegacyArea decode_legacy(const pb::user_x86_fpregs_entry& in) {
 template <class T>
 uint64_t place(const Parts& in, const Part<T>& part, const XsaveLayout& layout, std::span<std::byte> area) {
   const Repeated<T>& values = (in.*part.get)();
-  const uint64_t marked = in.xstate_bv() & bit(part.component);
+  const uint64_t marked = in.xstate_bv() & component_bit(part.component);
   if (values.empty()) {
-    if (marked != 0) throw corrupt(fmt::format("no values for {}, which is in use", part.name));
+    if (marked != 0) throw corrupt_xsave(fmt::format("no values for {}, which is in use", part.name));
     return 0;
   }
-  if (values.size() > part.count) throw corrupt(fmt::format("too many values for {}", part.name));
+  if (values.size() > part.count) throw corrupt_xsave(fmt::format("too many values for {}", part.name));
   const Area bytes = std::as_bytes(std::span(values.data(), static_cast<size_t>(values.size())));
   const bool zero = all_zero(bytes);
-  if ((layout.features & bit(part.component)) == 0) {
+  if ((layout.features & component_bit(part.component)) == 0) {
     if (marked == 0 || zero) return 0;
     throw Error(Reason::CPU_LACKS_FEATURE, fmt::format("this CPU has no {}, which the saved thread used", part.name))
         .remedy("restore on a CPU that has it");
@@ -253,7 +253,7 @@ uint64_t place(const Parts& in, const Part<T>& part, const XsaveLayout& layout, 
   const auto& where = layout.components[static_cast<size_t>(part.component)];
   std::memcpy(area.data() + where.offset, bytes.data(), std::min<size_t>(bytes.size(), where.bytes));
   // The kernel reports the protection keys from the thread, whatever the mask says, and takes them only if marked.
-  return part.component == kPkru && !zero ? bit(kPkru) : marked;
+  return part.component == kPkru && !zero ? component_bit(kPkru) : marked;
 }
 
 }  // namespace
@@ -277,8 +277,8 @@ std::vector<std::byte> decode_xsave(const pb::user_x86_fpregs_entry& in, const X
     mask = parts.xstate_bv() & kX87AndSse;
     // XSAVE leaves the SSE component unmarked while its registers are zero, whatever MXCSR is; ptrace takes MXCSR only
     // with a marked component.
-    if ((mask & bit(kSse)) == 0 && in.mxcsr() != kDefaultMxcsr) {
-      mask |= bit(kSse);
+    if ((mask & component_bit(kSse)) == 0 && in.mxcsr() != kDefaultMxcsr) {
+      mask |= component_bit(kSse);
       std::memset(area.data() + offsetof(LegacyArea, xmm_space), 0, sizeof legacy.xmm_space);
     }
     for_each_part([&](const auto& part) { mask |= place(parts, part, layout, area); });
