@@ -12,6 +12,7 @@ TEST(Workers, EveryJobRunsOnceInEveryRound) {
   for (int round = 0; round < 200; ++round) {
     std::vector<std::atomic<int>> ran(57);
     std::vector<std::function<void()>> jobs;
+    jobs.reserve(ran.size());
     for (auto& r : ran) jobs.emplace_back([&r] { ++r; });
     workers.start(std::move(jobs));
     workers.finish();
@@ -23,6 +24,7 @@ TEST(Workers, TheFirstFailureIsThrownAndTheRestIsDone) {
   Workers workers(2);
   std::atomic<int> ran = 0;
   std::vector<std::function<void()>> jobs;
+  jobs.reserve(20);
   for (int i = 0; i < 20; ++i)
     jobs.emplace_back([&ran, i] {
       ++ran;

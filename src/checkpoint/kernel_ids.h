@@ -42,7 +42,7 @@ class KernelIdTable {
   KernelIds of(const NamespaceInodes& namespaces);
   // Fills in the numbers of what stopped processes share. One job for each kind of object: they may run at the same
   // time.
-  std::vector<std::function<void()>> sharing_jobs(std::vector<std::pair<pid_t, KernelIds*>> processes);
+  std::vector<std::function<void()>> sharing_jobs(const std::vector<std::pair<pid_t, KernelIds*>>& processes);
   const KernelIds& own() const { return own_; }
 
  private:

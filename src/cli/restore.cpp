@@ -39,6 +39,7 @@ std::string find_command(const std::string& name) {
 [[noreturn]] void execute(const std::string& file, const std::vector<std::string>& words) {
   log::flush();
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
   ::execv(file.c_str(), argv.data());

@@ -61,7 +61,7 @@ size_t row_of_letter(int letter) {
 std::vector<std::string> candidates(std::string_view prefix, const Tables& tables) {
   std::vector<std::string> out;
   for (const option& o : tables.longs) {
-    if (o.name != nullptr && std::string_view(o.name).starts_with(prefix)) out.push_back(o.name);
+    if (o.name != nullptr && std::string_view(o.name).starts_with(prefix)) out.emplace_back(o.name);
   }
   return out;
 }

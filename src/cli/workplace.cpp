@@ -16,7 +16,7 @@ namespace stasis::cli {
 
 namespace {
 
-Fd open_directory(const std::string& path, std::string what, std::string_view option) {
+Fd open_directory(const std::string& path, const std::string& what, std::string_view option) {
   Fd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (fd) return fd;
   const int error_number = errno;

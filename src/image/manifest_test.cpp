@@ -22,7 +22,7 @@ bool accepted(std::string_view text) {
   }
 }
 
-std::string sealed(std::string lines, size_t count) {
+std::string sealed(const std::string& lines, size_t count) {
   char last[64];
   std::snprintf(last, sizeof last, "end %zu %016lx\n", count, image_checksum(lines));
   return lines + last;

@@ -377,6 +377,7 @@ TEST_F(Store, WhatIsNoFileIsNotRead) {
 
 TEST(Inventory, OnlyKnownVersionsAreRead) {
   auto store_with = [](const pb::inventory_entry& entry) {
+    // NOLINTNEXTLINE(modernize-make-unique): a store can be neither copied nor moved
     auto store = std::unique_ptr<ImageStore>(new ImageStore(ImageStore::in_memory()));
     store->commit(entry);
     return store;

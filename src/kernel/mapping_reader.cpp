@@ -297,7 +297,7 @@ bool MappingReader::iterate(pid_t pid, std::vector<FlagWord>& out) const {
   if (!iterator) return false;
   // A read gives at most eight pages. The one behind the end gives the last of them again if there were several (seen
   // on 6.18), so the end is where addresses do not ascend.
-  constexpr size_t kRoom = 2 * 8 * 4096 / sizeof(FlagWord);
+  constexpr size_t kRoom = size_t{2} * 8 * 4096 / sizeof(FlagWord);
   size_t used = 0;
   for (;;) {
     if (out.size() < used + kRoom) out.resize(used + std::max(used, kRoom));

@@ -14,7 +14,7 @@ namespace {
 
 // 4000 mappings of one page each.
 char* many_mappings() {
-  auto* area = static_cast<char*>(mmap(nullptr, 4000 * 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  auto* area = static_cast<char*>(mmap(nullptr, size_t{4000} * 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   for (size_t i = 0; i < 2000; ++i) mprotect(area + 2 * i * 4096, 4096, PROT_READ | PROT_WRITE);
   return area;
 }
@@ -99,7 +99,7 @@ TEST_F(MappingReaderTest, TellsWhatSmapsTells) {
 // An advice that changes nothing but the flags must be seen although all its words are known.
 TEST_F(MappingReaderTest, SeesFlagsThatChangedSince) {
   for (int advice : {MADV_DONTFORK, MADV_DOFORK, MADV_DONTDUMP, MADV_DONTFORK}) {
-    const StoppedChild child([&] { madvise(map(4, PROT_READ | PROT_WRITE), 4 * 4096, advice); });
+    const StoppedChild child([&] { madvise(map(4, PROT_READ | PROT_WRITE), size_t{4} * 4096, advice); });
     expect_as_smaps(*reader_, child.pid());
   }
 }
@@ -108,8 +108,8 @@ TEST_F(MappingReaderTest, ReadsOnUntilTheLastNewWord) {
   const StoppedChild child([] {
     // More text than is read at once, and the odd one behind (addresses are given downwards) and in the middle of it.
     char* area = many_mappings();
-    madvise(area + 3998 * 4096, 4096, MADV_WIPEONFORK);
-    madvise(area + 2000 * 4096, 4096, MADV_SEQUENTIAL);
+    madvise(area + size_t{3998} * 4096, 4096, MADV_WIPEONFORK);
+    madvise(area + size_t{2000} * 4096, 4096, MADV_SEQUENTIAL);
   });
   expect_as_smaps(*reader_, child.pid());
 }

@@ -87,7 +87,7 @@ FeatureResult open_uffd(uint64_t wanted, Fd& out, uint64_t& offered) {
   uffdio_api api{};
   api.api = UFFD_API;
   api.features = wanted;
-  const FeatureResult result =
+  FeatureResult result =
       by_errno(::ioctl(fd, UFFDIO_API, &api), "userfaultfd refuses a feature", "CAP_SYS_PTRACE");
   offered = api.features;
   return result;
@@ -96,7 +96,7 @@ FeatureResult open_uffd(uint64_t wanted, Fd& out, uint64_t& offered) {
 FeatureResult write_protect_tracking() {
   Fd uffd_fd;
   uint64_t offered = 0;
-  const FeatureResult opened = open_uffd(uapi::uffd_feature_wp_async, uffd_fd, offered);
+  FeatureResult opened = open_uffd(uapi::uffd_feature_wp_async, uffd_fd, offered);
   if (!opened.supported) return opened;
   const Fd pagemap = open_own("pagemap");
   Page page;
@@ -138,7 +138,7 @@ FeatureResult mem_dirty_track() {
   return in_child([] {
     FeatureResult async = write_protect_tracking();
     if (async.supported) return async;
-    const FeatureResult soft = soft_dirty_tracking();
+    FeatureResult soft = soft_dirty_tracking();
     if (soft.supported) return soft;
     return missing(async.why + "; " + soft.why);
   });
@@ -288,7 +288,7 @@ FeatureResult map_vdso() {
     for (const Mapping& m : parse_maps(self.read("maps")))
       if (m.name.starts_with("[vdso") || m.name.starts_with("[vvar"))
         ::munmap(reinterpret_cast<void*>(m.start), m.size_bytes());
-    constexpr size_t room_bytes = 256 * 1024;
+    constexpr size_t room_bytes = 256 << 10;
     void* room = ::mmap(nullptr, room_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     ::munmap(room, room_bytes);
     const uint64_t wanted = reinterpret_cast<uint64_t>(room);

@@ -16,7 +16,7 @@ constexpr std::array<std::string_view, kVmFlagCount> kVmFlagNames = {
 
 // Two letters to bit number + 1, so that a flag costs one load: smaps has some ten of them per mapping.
 constexpr auto kVmFlagTable = [] {
-  std::array<uint8_t, 26 * 26> table{};
+  std::array<uint8_t, size_t{26} * 26> table{};
   for (size_t i = 0; i < kVmFlagNames.size(); ++i)
     table[static_cast<size_t>(kVmFlagNames[i][0] - 'a') * 26 + static_cast<size_t>(kVmFlagNames[i][1] - 'a')] =
         static_cast<uint8_t>(i + 1);

@@ -128,6 +128,7 @@ TEST_F(DumpTask, LazyIsWhatMayComeLater) {
   stack_pointers_ = {address(base) + 2 * page + 100, address(base) + 2 * page + 8, address(base) + 12 * page};
   const auto pages = dump(child, base, 16, 0);
   std::vector<uint32_t> flags;
+  flags.reserve(pages.size());
   for (const auto& [vaddr, p] : pages) flags.push_back(p.flags);
   EXPECT_EQ(flags, (std::vector<uint32_t>{6, 6, 4, 6, 6, 4, 4}));
 }

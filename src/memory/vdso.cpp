@@ -223,7 +223,7 @@ void mark(std::vector<std::byte>& image, const VdsoLayout& layout) {
   std::memcpy(image.data(), &elf, sizeof elf);
 }
 
-Error no_jumps(std::string why) {
+Error no_jumps(const std::string& why) {
   return Error(Reason::IMAGE_UNSUPPORTED, "the vdso of this kernel is another one, and " + why)
       .remedy("restore on the kernel of the dump");
 }

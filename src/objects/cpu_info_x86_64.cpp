@@ -150,7 +150,7 @@ constexpr Instruction kInstructions[] = {
 
 std::array<uint32_t, 4> cpuid(uint32_t leaf, uint32_t subleaf) {
   std::array<uint32_t, 4> r{};
-  if (__get_cpuid_max(leaf & 0x80000000, nullptr) < leaf) return r;
+  if (static_cast<uint32_t>(__get_cpuid_max(leaf & 0x80000000, nullptr)) < leaf) return r;
   __cpuid_count(leaf, subleaf, r[eax], r[ebx], r[ecx], r[edx]);
   return r;
 }

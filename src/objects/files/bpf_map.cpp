@@ -57,7 +57,7 @@ std::string what(const BpfMap::State& state) {
 
 Error bpf_failed(const FileView& view, std::string what_failed) {
   Error e = view.failed(std::move(what_failed));
-  if (errno == EPERM) std::move(e).remedy("give this program CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON");
+  if (errno == EPERM) return std::move(e).remedy("give this program CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON");
   return e;
 }
 
@@ -67,7 +67,7 @@ Error refused(const FileView& view, std::string why, std::string remedy) {
 
 Error restore_failed(const BpfMap::State& state, std::string what_failed) {
   Error e = Error(Reason::RESTORE_CALL_FAILED, std::move(what_failed)).object(what(state)).error_number(errno);
-  if (errno == EPERM) std::move(e).remedy("give this program CAP_SYS_ADMIN, or CAP_BPF");
+  if (errno == EPERM) return std::move(e).remedy("give this program CAP_SYS_ADMIN, or CAP_BPF");
   return e;
 }
 

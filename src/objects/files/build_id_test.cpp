@@ -46,7 +46,7 @@ std::string note(uint32_t type, const std::string& id) {
 std::vector<uint32_t> build_id_of_bytes(const std::string& bytes) {
   const Fd fd(::memfd_create("elf", MFD_CLOEXEC));
   EXPECT_EQ(::write(fd.get(), bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
-  const auto id = read_build_id(fd.get());
+  auto id = read_build_id(fd.get());
   EXPECT_EQ(::lseek(fd.get(), 0, SEEK_CUR), static_cast<off_t>(bytes.size()));
   return id;
 }
@@ -85,7 +85,7 @@ TEST(BuildId, NonsenseHasNone) {
 
 TEST(BuildId, ThisProgramHasOneOrNone) {
   const Fd self(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
-  const auto id = read_build_id(self.get());
+  auto id = read_build_id(self.get());
   if (id.empty()) GTEST_SKIP() << "the linker leaves no build id here";
   EXPECT_GE(id.size(), 2u);
 }

@@ -63,6 +63,7 @@ class FifoTest : public testing::Test {
   // As a restore does it: all are planned before the first is made.
   std::vector<Fd> restore(const std::vector<Fifo::State>& states) {
     std::vector<Fd> out;
+    out.reserve(states.size());
     for (const Fifo::State& s : states) Fifo::plan(through_images(s), files_, restored_);
     for (const Fifo::State& s : states) out.push_back(Fifo::create(through_images(s), files_, restored_));
     for (size_t i = 0; i < states.size(); ++i) Fifo::finish(states[i], out[i].get(), files_, restored_);

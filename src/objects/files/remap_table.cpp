@@ -106,7 +106,7 @@ RemapTable::~RemapTable() {
 
 std::string RemapTable::path_of(const NamedFile& file) {
   const bool marked = file.link.ends_with(kDeletedMark);
-  const std::string path = file.link.substr(0, file.link.size() - (marked ? kDeletedMark.size() : 0));
+  std::string path = file.link.substr(0, file.link.size() - (marked ? kDeletedMark.size() : 0));
   if (file.link.starts_with('/')) check_mount(file, path);
   // Of these the directory alone is marked.
   if (const std::optional<pid_t> pid = dead_process_of(path, file)) {

@@ -175,7 +175,7 @@ TEST_F(WatchesTest, FanotifyKeepsMarksOfAllKinds) {
   EXPECT_EQ(read.group_flags, state.group_flags);
   EXPECT_EQ(read.event_flags, state.event_flags);
   EXPECT_EQ(read.marks->size(), 4u);
-  const auto sorted = [](std::string text) {
+  const auto sorted = [](const std::string& text) {
     std::vector<std::string> out;
     for (size_t at = 0; at < text.size(); at = text.find('\n', at) + 1)
       out.push_back(text.substr(at, text.find('\n', at) - at));
