@@ -78,7 +78,8 @@ KernelIds KernelIdTable::of(const NamespaceInodes& namespaces) {
   return ids;
 }
 
-std::vector<std::function<void()>> KernelIdTable::sharing_jobs(const std::vector<std::pair<pid_t, KernelIds*>>& processes) {
+std::vector<std::function<void()>> KernelIdTable::sharing_jobs(
+    const std::vector<std::pair<pid_t, KernelIds*>>& processes) {
   std::vector<std::function<void()>> jobs;
   for (Sharing& s : sharing_)
     jobs.emplace_back([&s, processes] {

@@ -87,8 +87,7 @@ FeatureResult open_uffd(uint64_t wanted, Fd& out, uint64_t& offered) {
   uffdio_api api{};
   api.api = UFFD_API;
   api.features = wanted;
-  FeatureResult result =
-      by_errno(::ioctl(fd, UFFDIO_API, &api), "userfaultfd refuses a feature", "CAP_SYS_PTRACE");
+  FeatureResult result = by_errno(::ioctl(fd, UFFDIO_API, &api), "userfaultfd refuses a feature", "CAP_SYS_PTRACE");
   offered = api.features;
   return result;
 }

@@ -22,7 +22,6 @@
 namespace stasis::probes {
 namespace {
 
-
 Fd socket_of(int family, int type) {
   return Fd(::socket(family, type | SOCK_CLOEXEC, 0));
 }

@@ -364,9 +364,7 @@ struct BootstrapLayout {
         size(heal + heal_size(compat)) {}
 
   static size_t heal_size(bool compat) {
-    const auto of_width = [](Width width) {
-      return assemble_heal_code(0, width, [](size_t at) { return at; }).size();
-    };
+    const auto of_width = [](Width width) { return assemble_heal_code(0, width, [](size_t at) { return at; }).size(); };
     static const size_t native_size = of_width(Width::native), compat_size = of_width(Width::compat);
     return compat ? compat_size : native_size;
   }

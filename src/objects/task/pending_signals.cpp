@@ -48,9 +48,11 @@ std::vector<siginfo_t> decode_queue(const pb::signal_queue_entry& in) {
 
 const KernelSigaction* first_handler(uint64_t own_pending, uint64_t shared_pending, uint64_t blocked,
                                      const SignalActions::State& actions) {
-  constexpr uint64_t kIgnoredByDefault = signal_bit(SIGCHLD) | signal_bit(SIGURG) | signal_bit(SIGWINCH) | signal_bit(SIGCONT);
+  constexpr uint64_t kIgnoredByDefault =
+      signal_bit(SIGCHLD) | signal_bit(SIGURG) | signal_bit(SIGWINCH) | signal_bit(SIGCONT);
   // The order of dequeue_signal() in the kernel, in each set the synchronous ones first.
-  constexpr uint64_t kSynchronous = signal_bit(SIGSEGV) | signal_bit(SIGBUS) | signal_bit(SIGILL) | signal_bit(SIGTRAP) | signal_bit(SIGFPE) | signal_bit(SIGSYS);
+  constexpr uint64_t kSynchronous = signal_bit(SIGSEGV) | signal_bit(SIGBUS) | signal_bit(SIGILL) |
+                                    signal_bit(SIGTRAP) | signal_bit(SIGFPE) | signal_bit(SIGSYS);
   for (uint64_t set : {own_pending & kSynchronous, own_pending, shared_pending & kSynchronous, shared_pending})
     for (uint64_t left = set & ~blocked; left != 0; left &= left - 1) {
       const int signal = __builtin_ctzll(left) + 1;

@@ -76,7 +76,8 @@ void PosixTimers::look(const LookView& view, State& state) {
   // After the text of /proc is used up: looking up a thread reads there again.
   for (SavedTimer& timer : state.timers)
     if (timer.thread != 0) timer.thread = inner_thread(view, timer.thread);
-  std::sort(state.timers.begin(), state.timers.end(), [](const SavedTimer& a, const SavedTimer& b) { return a.id < b.id; });
+  std::sort(state.timers.begin(), state.timers.end(),
+            [](const SavedTimer& a, const SavedTimer& b) { return a.id < b.id; });
 }
 
 void PosixTimers::ask(const LookView& view, SyscallBatch& batch, Ask& ask, State& state) {
@@ -150,7 +151,8 @@ void PosixTimers::decode(const pb::core_entry& core, State& state) {
          .overrun = in.overrun(),
          .times = {.interval_s = in.isec(), .interval_ns = in.insec(), .value_s = in.vsec(), .value_ns = in.vnsec()}});
   }
-  std::sort(state.timers.begin(), state.timers.end(), [](const SavedTimer& a, const SavedTimer& b) { return a.id < b.id; });
+  std::sort(state.timers.begin(), state.timers.end(),
+            [](const SavedTimer& a, const SavedTimer& b) { return a.id < b.id; });
   for (size_t i = 1; i < state.timers.size(); ++i)
     if (state.timers[i].id == state.timers[i - 1].id)
       throw Error(Reason::IMAGE_CORRUPT, "two POSIX timers have the same id");

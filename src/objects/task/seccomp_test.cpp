@@ -102,7 +102,8 @@ TEST(SeccompFilters, NonsenseIsRefused) {
   EXPECT_NO_THROW(read([](auto&) {}));
   EXPECT_REASON(Reason::IMAGE_CORRUPT, read([](auto& f) { f.set_filter(""); }));
   EXPECT_REASON(Reason::IMAGE_CORRUPT, read([](auto& f) { f.set_filter("1234567"); }));
-  EXPECT_REASON(Reason::IMAGE_CORRUPT, read([](auto& f) { f.set_filter(std::string(size_t{8} * (BPF_MAXINSNS + 1), '\6')); }));
+  EXPECT_REASON(Reason::IMAGE_CORRUPT,
+                read([](auto& f) { f.set_filter(std::string(size_t{8} * (BPF_MAXINSNS + 1), '\6')); }));
   EXPECT_REASON(Reason::IMAGE_CORRUPT, read([](auto& f) { f.set_prev(0); }));  // a circle
   EXPECT_REASON(Reason::IMAGE_CORRUPT, read([](auto& f) { f.set_prev(1); }));
   EXPECT_REASON(Reason::IMAGE_UNSUPPORTED, read([](auto& f) { f.set_flags(SECCOMP_FILTER_FLAG_NEW_LISTENER); }));

@@ -82,9 +82,9 @@ std::string wanted_profile(const SecurityLabel::State& state, const SettleView& 
 }  // namespace
 
 pb::lsmtype security_module() {
-  return own_label().apparmor                                               ? pb::APPARMOR
+  return own_label().apparmor                                                     ? pb::APPARMOR
          : own_label().label && own_label().label->find(':') != std::string::npos ? pb::SELINUX
-                                                                      : pb::NO_LSM;
+                                                                                  : pb::NO_LSM;
 }
 
 std::string apparmor_profile(std::string_view label) {

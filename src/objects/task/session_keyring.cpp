@@ -115,7 +115,8 @@ void SessionKeyring::answer(const SyscallBatch& batch, const Ask& ask, State& st
 }
 
 std::optional<Loss> SessionKeyring::loss(const State& state) {
-  if (state.name.empty() || state.serial == own_keyrings().keyring.serial || own_keyrings().can_join(state)) return std::nullopt;
+  if (state.name.empty() || state.serial == own_keyrings().keyring.serial || own_keyrings().can_join(state))
+    return std::nullopt;
   return Loss{
       .name = "session-keyring",
       .what = fmt::format("its session keyring ({}), which cannot be joined: a restored task has that of the restore",

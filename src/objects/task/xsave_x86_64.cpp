@@ -180,7 +180,7 @@ void place_extra(const ExtraComponent& extra, const XsaveLayout& layout, std::sp
   const auto& where = layout.components[extra.number];
   if (extra.bytes.size() != where.bytes)
     throw corrupt_xsave(fmt::format("{} bytes of {}, of which this CPU has {}", extra.bytes.size(),
-                              component_name(extra.number), where.bytes));
+                                    component_name(extra.number), where.bytes));
   if (area.size() < size_t{where.offset} + where.bytes || area.size() < kHeaderOffset + kHeaderBytes) return;
   std::memcpy(area.data() + where.offset, extra.bytes.data(), where.bytes);
   const uint64_t mask = header_mask(area) | component_bit(static_cast<int>(extra.number));
