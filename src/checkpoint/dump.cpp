@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <functional>
@@ -33,6 +32,7 @@
 #include "checkpoint/losses.h"
 #include "checkpoint/process_images.h"
 #include "checkpoint/sharing.h"
+#include "checkpoint/statistics.h"
 #include "checkpoint/task_clocks.h"
 #include "image/pagemap.h"
 #include "image/store.h"
@@ -42,13 +42,13 @@
 #include "memory/shmem.h"
 #include "objects/cpu_info.h"
 #include "objects/files/file_table.h"
+#include "objects/files/io_uring.h"
 #include "objects/ipc/sysv_shm.h"
 #include "objects/task/security_label.h"
 #include "objects/task/task_state.h"
 #include "objects/tree_plan.h"
 #include "proto/inventory.pb.h"
 #include "proto/pstree.pb.h"
-#include "proto/stats.pb.h"
 #include "proto/timens.pb.h"
 
 namespace stasis {
@@ -94,7 +94,7 @@ class Checkpoint {
       stage("release", [&] { release(); });
     }
     losses_.tell();
-    write_statistics();
+    write_statistics(options_, snapshot_.stats(), statistics_);
     return {statistics_};
   }
 
@@ -125,10 +125,17 @@ class Checkpoint {
 
   void warm_up(std::span<const pid_t> pids) {
     std::vector<std::function<void()>> jobs;
-    std::atomic<size_t> mappings{0};
-    for (pid_t pid : pids) jobs.emplace_back([pid, &mappings] { mappings += warm_proc(pid); });
+    std::vector<WarmProc> found(pids.size());
+    for (size_t i = 0; i < pids.size(); ++i)
+      jobs.emplace_back([pid = pids[i], &out = found[i]] { out = warm_proc(pid); });
     workers_.start(std::move(jobs));
     workers_.finish();
+    size_t mappings = 0;
+    for (size_t i = 0; i < pids.size(); ++i) {
+      mappings += found[i].mappings;
+      // Getting ready takes longer than a freeze should, and so may the last requests of a ring.
+      if (found[i].has_ring) await_rings(pids[i], files_.kernel_memory());
+    }
     if (mappings >= kManyMappings) mapping_reader_ = MappingReader::open();
   }
 
@@ -321,6 +328,11 @@ class Checkpoint {
       for (Vma& v : p->vmas)
         if (v.is_file()) v.shmid = mapped_file(*p, p->mappings[v.mapping], v);
     }
+    for (const auto& p : processes_)
+      if (p->has_ring_workers && !files_.has_task_made())
+        throw Error(Reason::UNSUPPORTED_STATE, "it has worker threads of io_uring, and no descriptor of a ring")
+            .object(p->describe())
+            .remedy("let the program keep the descriptors of its rings, or close the rings before the dump");
     losses_.collect(files_.conclude(store_));
     check_interrupted();
   }
@@ -355,6 +367,7 @@ class Checkpoint {
   }
 
   uint32_t mapped_file(FrozenProcess& p, const Mapping& m, Vma& v) {
+    if (m.name.starts_with("anon_inode:")) return files_.mapping_of_task_made(m, p.describe());
     // Made after a seal against future writes, which a restore adds when all is mapped: must not become writable then.
     if (v.has(vma_status::memfd) && v.fdflags == uint32_t{O_RDWR} && !m.has(VmFlag::mw) &&
         (fcntl(open_mapped(p.proc, m.start, m.end, p.describe()).get(), F_GET_SEALS) & F_SEAL_FUTURE_WRITE) != 0)
@@ -529,33 +542,6 @@ class Checkpoint {
         while (waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status)) {
         }
       }
-  }
-
-  void write_statistics() {
-    const PageDumpStats& s = snapshot_.stats();
-    statistics_.pages_scanned = s.scanned_pages;
-    statistics_.pages_written = s.written_pages;
-    statistics_.shpages_scanned = s.shared_scanned_pages;
-    statistics_.shpages_written = s.shared_written_pages;
-    pb::stats_entry entry;
-    pb::dump_stats_entry& d = *entry.mutable_dump();
-    d.set_freezing_time(statistics_.freezing_time_us);
-    d.set_frozen_time(statistics_.frozen_time_us);
-    d.set_memdump_time(statistics_.memdump_time_us);
-    d.set_memwrite_time(statistics_.memwrite_time_us);
-    d.set_pages_scanned(statistics_.pages_scanned);
-    d.set_pages_skipped_parent(0);
-    d.set_pages_written(statistics_.pages_written);
-    d.set_pages_lazy(0);
-    d.set_shpages_scanned(s.shared_scanned_pages);
-    d.set_shpages_skipped_parent(0);
-    d.set_shpages_written(s.shared_written_pages);
-    // The dump is complete, and the tasks may be gone: nothing can fail it any more.
-    try {
-      write_work_file(options_.work_dir.get(), ".", ImageKind::STATS_DUMP, entry);
-    } catch (const Error& e) {
-      log_warning("{}", e.what());
-    }
   }
 
   const DumpOptions& options_;

@@ -36,7 +36,7 @@ thread_local ProcBuffer scratch;
 
 }  // namespace
 
-size_t warm_proc(pid_t pid) noexcept {
+WarmProc warm_proc(pid_t pid) noexcept {
   constexpr const char* kFiles[] = {"smaps", "stat", "status", "mem", "pagemap",
                                     "exe",   "cwd",  "root",   "fd",  "timens_offsets"};
   try {
@@ -55,9 +55,11 @@ size_t warm_proc(pid_t pid) noexcept {
       dir.warm(names);
     }
     // A full buffer tells that there are many, not how many.
-    return bytes == sizeof text ? kManyMappings : static_cast<size_t>(std::count(text, text + bytes, '\n'));
+    const std::string_view seen(text, static_cast<size_t>(bytes));
+    return {bytes == sizeof text ? kManyMappings : static_cast<size_t>(std::ranges::count(seen, '\n')),
+            seen.find("anon_inode:[io_uring]") != std::string_view::npos};
   } catch (const Error&) {
-    return 0;  // it has ended, or will be refused with a reason
+    return {};  // it has ended, or will be refused with a reason
   }
 }
 
@@ -135,11 +137,13 @@ void FrozenProcess::read_threads(ProcDir& dir, size_t first, size_t end) {
     FrozenThread& t = threads[i];
     const std::string base = i == 0 ? std::string() : fmt::format("task/{}/", t.tracee->tid());
     t.stat = parse_stat(dir.read((base + "stat").c_str(), scratch));
-    if (t.stat.io_worker() || t.stat.user_worker())
-      // Listed as a thread, but kernel code without registers of its own: it comes back with what started it.
-      throw Error(Reason::UNSUPPORTED_STATE, "it has worker threads of the kernel (io_uring or vhost)")
+    // Listed as threads, but kernel code without registers of its own. Those of io_uring are made when they are needed
+    // and work for requests, of which none may be in flight.
+    if (t.stat.io_worker()) continue;
+    if (t.stat.user_worker())
+      throw Error(Reason::UNSUPPORTED_STATE, "it has worker threads of the kernel (vhost)")
           .object(fmt::format("pid {} ({})", pid(), t.stat.comm))
-          .remedy("stop using io_uring polling threads before the dump");
+          .remedy("close the device that they work for before the dump");
     t.status = parse_status(dir.read((base + "status").c_str(), scratch));
     t.waited_ns = waits_.waited_ns(t.tracee->tid(), t.status.voluntary_switches);
   }
@@ -151,6 +155,7 @@ void FrozenProcess::read_registers() {
 
 void FrozenProcess::look(const DumpOptions& options, SeccompFilters& filters, StopWaiter& waiter) {
   let_heal(waiter);
+  has_ring_workers = std::erase_if(threads, [](const FrozenThread& t) { return t.stat.io_worker(); }) != 0;
   compat = runs_compat_program();
   for (FrozenThread& t : threads) {
     const LookView v = view(t, options);

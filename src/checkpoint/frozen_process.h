@@ -22,11 +22,15 @@
 
 namespace stasis {
 
-// Before the freeze: looks up what will be read of a process while it is frozen. How many mappings it has,
-// kManyMappings if more than some hundred. Below that number in all, reading smaps costs less than getting a
-// MappingReader ready.
+// Before the freeze: looks up what will be read of a process while it is frozen. Tells how many mappings it has,
+// kManyMappings if more than some hundred, and whether rings of io_uring are among them. Below that number in all,
+// reading smaps costs less than getting a MappingReader ready.
 inline constexpr size_t kManyMappings = 1500;
-size_t warm_proc(pid_t pid) noexcept;
+struct WarmProc {
+  size_t mappings = 0;
+  bool has_ring = false;
+};
+WarmProc warm_proc(pid_t pid) noexcept;
 
 // A descriptor table or an fs struct that is not the leader's.
 struct OwnTables {
@@ -104,6 +108,7 @@ struct FrozenProcess {
   KernelIds ids;
   std::vector<AddressRange> guards;
   AreaPolicies policies;
+  bool has_ring_workers = false;  // threads of the kernel, which are none of `threads`
   uint32_t exe_file_id = 0, cwd_file_id = 0, root_file_id = 0;
 
  private:

@@ -2,9 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/bpf.h>
-#include <linux/btf.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -13,10 +11,10 @@
 #include <cstdio>
 #include <cstring>
 #include <mutex>
-#include <optional>
 #include <string_view>
 
 #include "base/log.h"
+#include "kernel/kernel_types.h"
 
 namespace stasis {
 
@@ -29,133 +27,6 @@ constexpr std::string_view kVsyscall = "[vsyscall]";
 long bpf(int command, union bpf_attr& attributes) {
   return syscall(SYS_bpf, command, &attributes, sizeof attributes);
 }
-
-// ---- the kernel's type information (Documentation/bpf/btf.rst) ----
-
-// The file, in huge pages where the kernel has some: touching memory costs more than the copy.
-class KernelTypes {
- public:
-  KernelTypes() {
-    const Fd file(::open("/sys/kernel/btf/vmlinux", O_RDONLY | O_CLOEXEC));
-    struct stat st;
-    if (!file || fstat(file.get(), &st) != 0 || st.st_size < static_cast<off_t>(sizeof(btf_header))) return;
-    constexpr size_t kHugePage = size_t{2} << 20;
-    mapped_bytes_ = (static_cast<size_t>(st.st_size) + 2 * kHugePage - 1) / kHugePage * kHugePage;
-    void* map = ::mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (map == MAP_FAILED) return;
-    mapped_ = static_cast<char*>(map);
-    ::madvise(mapped_, mapped_bytes_, MADV_HUGEPAGE);
-    char* at = mapped_ + (kHugePage - reinterpret_cast<uintptr_t>(mapped_) % kHugePage) % kHugePage;
-    size_t used = 0;
-    for (ssize_t n; used < static_cast<size_t>(st.st_size) &&
-                    (n = ::read(file.get(), at + used, static_cast<size_t>(st.st_size) - used)) > 0;)
-      used += static_cast<size_t>(n);
-    text_ = {at, used};
-    parse();
-  }
-  KernelTypes(const KernelTypes&) = delete;
-  KernelTypes& operator=(const KernelTypes&) = delete;
-  ~KernelTypes() {
-    if (mapped_ != nullptr) ::munmap(mapped_, mapped_bytes_);
-  }
-
-  uint32_t function_id() const { return function_; }
-
-  // Byte offset of a member of struct vm_area_struct; anonymous members are looked into.
-  std::optional<int16_t> member(std::string_view name) const {
-    return area_ == nullptr ? std::nullopt : member(area_, name, 0);
-  }
-
- private:
-  void parse() {
-    btf_header header;
-    std::memcpy(&header, text_.data(), sizeof header);
-    const uint64_t types_at = uint64_t{header.hdr_len} + header.type_off;
-    const uint64_t strings_at = uint64_t{header.hdr_len} + header.str_off;
-    if (header.magic != BTF_MAGIC || types_at + header.type_len > text_.size() ||
-        strings_at + header.str_len > text_.size() || types_at % 4 != 0)
-      return;
-    strings_ = text_.substr(strings_at, header.str_len);
-    const uint32_t function_name = string_offset("bpf_iter_task_vma"), area_name = string_offset("vm_area_struct");
-    if (function_name == 0 || area_name == 0) return;
-    const char* at = text_.data() + types_at;
-    const char* const end = at + header.type_len;
-    types_.push_back(nullptr);  // type 0 is void
-    while (end - at >= static_cast<ptrdiff_t>(sizeof(btf_type))) {
-      const auto* type = reinterpret_cast<const btf_type*>(at);
-      const uint32_t kind = BTF_INFO_KIND(type->info);
-      if (kind == BTF_KIND_FUNC && type->name_off == function_name) function_ = static_cast<uint32_t>(types_.size());
-      if (kind == BTF_KIND_STRUCT && type->name_off == area_name) area_ = type;
-      types_.push_back(type);
-      const std::optional<size_t> bytes = size_of(kind, BTF_INFO_VLEN(type->info));
-      if (!bytes || static_cast<size_t>(end - at) < *bytes) break;
-      at += *bytes;
-    }
-  }
-
-  static std::optional<size_t> size_of(uint32_t kind, uint32_t entries) {
-    size_t bytes = sizeof(btf_type);
-    switch (kind) {
-      case BTF_KIND_INT:
-      case BTF_KIND_VAR:
-      case BTF_KIND_DECL_TAG:
-        return bytes + sizeof(uint32_t);
-      case BTF_KIND_ARRAY:
-        return bytes + sizeof(btf_array);
-      case BTF_KIND_STRUCT:
-      case BTF_KIND_UNION:
-        return bytes + entries * sizeof(btf_member);
-      case BTF_KIND_ENUM:
-        return bytes + entries * sizeof(btf_enum);
-      case BTF_KIND_ENUM64:
-        return bytes + entries * sizeof(btf_enum64);
-      case BTF_KIND_FUNC_PROTO:
-        return bytes + entries * sizeof(btf_param);
-      case BTF_KIND_DATASEC:
-        return bytes + entries * sizeof(btf_var_secinfo);
-      default:
-        return kind < NR_BTF_KINDS ? std::optional(bytes) : std::nullopt;
-    }
-  }
-
-  // Strings are unique; 0 is the empty one.
-  uint32_t string_offset(std::string_view name) const {
-    std::string wanted(1, '\0');
-    wanted.append(name).push_back('\0');
-    const size_t at = strings_.find(wanted);
-    return at == std::string_view::npos ? 0 : static_cast<uint32_t>(at) + 1;
-  }
-
-  std::string_view string_at(uint32_t offset) const {
-    if (offset >= strings_.size()) return {};
-    const std::string_view rest = strings_.substr(offset);
-    return rest.substr(0, rest.find('\0'));
-  }
-
-  std::optional<int16_t> member(const btf_type* type, std::string_view name, int depth) const {
-    const auto* members = reinterpret_cast<const btf_member*>(type + 1);
-    for (uint32_t i = 0; i < BTF_INFO_VLEN(type->info); ++i) {
-      const uint32_t bits = BTF_INFO_KFLAG(type->info) ? BTF_MEMBER_BIT_OFFSET(members[i].offset) : members[i].offset;
-      std::optional<int16_t> inner;
-      if (members[i].name_off != 0) {
-        if (string_at(members[i].name_off) == name) inner = 0;
-      } else if (depth < 4 && members[i].type < types_.size() && types_[members[i].type] != nullptr) {
-        const btf_type* nested = types_[members[i].type];
-        const uint32_t kind = BTF_INFO_KIND(nested->info);
-        if (kind == BTF_KIND_STRUCT || kind == BTF_KIND_UNION) inner = member(nested, name, depth + 1);
-      }
-      if (inner) return static_cast<int16_t>(static_cast<int>(bits / 8) + *inner);
-    }
-    return std::nullopt;
-  }
-
-  char* mapped_ = nullptr;
-  size_t mapped_bytes_ = 0;
-  std::string_view text_, strings_;
-  std::vector<const btf_type*> types_;
-  uint32_t function_ = 0;
-  const btf_type* area_ = nullptr;
-};
 
 // ---- the program ----
 
@@ -260,10 +131,12 @@ class Samples {
 }  // namespace
 
 std::unique_ptr<MappingReader> MappingReader::open() {
-  const KernelTypes types;
-  const auto start = types.member("vm_start"), end = types.member("vm_end"), flags = types.member("vm_flags");
+  const KernelTypes types({"vm_area_struct"}, "bpf_iter_task_vma");
+  const auto start = types.offset("vm_area_struct", "vm_start"), end = types.offset("vm_area_struct", "vm_end"),
+             flags = types.offset("vm_area_struct", "vm_flags");
   if (types.function_id() == 0 || !start || !end || !flags) return nullptr;
-  Fd program = load_program(types.function_id(), *start, *end, *flags);
+  Fd program = load_program(types.function_id(), static_cast<int16_t>(*start), static_cast<int16_t>(*end),
+                            static_cast<int16_t>(*flags));
   if (!program) {
     log_debug("No iterator of mappings: {}", std::strerror(errno));
     return nullptr;

@@ -48,11 +48,12 @@ constexpr NameRefusal refused_names[] = {
     {"/SYSV", true, {"is private memory of a System V segment", "let the program unmap it before the dump"}},
     {"/[aio]", true, {"is the ring of an AIO context", "let the program destroy its AIO contexts before the dump"}},
     {"/secretmem", true, {"is memory of memfd_secret(), which nobody else may read", "let the program unmap it"}},
-    {"anon_inode:[io_uring]", false, {"is a ring of io_uring", "let the program close it before the dump"}},
     {"anon_inode:", false, {"is memory of a kernel object", "let the program unmap it before the dump"}},
     {"socket:", false, {"is the ring of a packet socket", "let the program unmap it before the dump"}},
 };
 
+// Which descriptor it belongs to is found out with the files.
+constexpr std::string_view ring_name = "anon_inode:[io_uring]";
 constexpr Refusal no_path = {"is of an unknown kind", "let the program unmap it before the dump"};
 constexpr Refusal shared_guards = {"may have guard regions in shared memory", "let the program unmap it first"};
 constexpr Refusal protection_key = {"has a memory protection key", "run the program without protection keys"};
@@ -117,6 +118,7 @@ uint32_t ordinary_status(const Mapping& m) {
   const uint32_t file = m.shared ? vma_status::file_shared : vma_status::file_private;
   if (is_memory_object(m)) return vma_status::regular | vma_status::memfd | file;
   if (is_segment(m)) return vma_status::regular | vma_status::sysv_shm | vma_status::anon_shared;
+  if (m.name == ring_name && m.shared) return vma_status::regular | file;
   for (const NameRefusal& r : refused_names) {
     if (m.name.starts_with(r.prefix) && (m.deleted || !r.deleted)) refuse(m, r.refusal);
   }

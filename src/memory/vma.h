@@ -77,6 +77,9 @@ struct Vma {
   bool sealed = false;                // VmFlag sl
   bool told = false;                  // restore: there was an extension image
 
+  // Known at a restore only: it is mapped with its file, which a task has to make.
+  bool mapped_later = false;
+
   // Known at a dump only; not in the image.
   size_t mapping = 0;  // index in the list given to classify()
 

@@ -143,12 +143,20 @@ TEST(Classify, AttachedSegments) {
   EXPECT_EQ(read_only.fdflags, uint32_t{O_RDONLY});
 }
 
+TEST(Classify, ARingIsASharedMappingOfItsFile) {
+  const Vma ring =
+      classify_one(one("1000-2000 rw-s 10000000 00:0f 1 anon_inode:[io_uring]", "rd wr sh mr mw me ms de mm"));
+  EXPECT_EQ(ring.status, vma_status::regular | vma_status::file_shared);
+  EXPECT_EQ(ring.pgoff_bytes, 0x10000000u);
+  EXPECT_FALSE(ring.stores_pages());
+}
+
 TEST(Classify, WhatCannotBeSavedIsNamedWithARemedy) {
   const Mapping refused[] = {
       one("1000-2000 rw-p 00000000 00:01 1 /SYSV00000000 (deleted)", "rd wr"),
       one("1000-2000 rw-s 00000000 00:01 1 /[aio] (deleted)", "rd wr"),
       one("1000-2000 rw-s 00000000 00:01 1 /secretmem (deleted)", "rd wr lo"),
-      one("1000-2000 rw-s 00000000 00:0f 1 anon_inode:[io_uring]", "rd wr"),
+      one("1000-2000 rw-p 00000000 00:0f 1 anon_inode:[io_uring]", "rd wr"),
       one("1000-2000 rw-s 00000000 00:0f 1 anon_inode:[perf_event]", "rd wr"),
       one("1000-2000 rw-s 00000000 00:0f 1 socket:[4711]", "rd wr"),
       one("1000-2000 --xp 00000000 00:00 0 [uprobes]", "ex"),

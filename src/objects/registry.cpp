@@ -6,6 +6,7 @@
 #include "objects/files/fifo.h"
 #include "objects/files/file_kind.h"
 #include "objects/files/inotify.h"
+#include "objects/files/io_uring.h"
 #include "objects/files/memfd.h"
 #include "objects/files/pidfd.h"
 #include "objects/files/pipe.h"
@@ -128,7 +129,7 @@ const std::vector<FileKind>& file_kinds() {
       file_kind<RegularFile>(),  // no two kinds claim the same file; the most frequent one is asked first
       file_kind<Pipe>(),        file_kind<Fifo>(),     file_kind<Memfd>(),   file_kind<Terminal>(),
       file_kind<EventFd>(),     file_kind<SignalFd>(), file_kind<TimerFd>(), file_kind<EventPoll>(),
-      file_kind<PidFd>(),       file_kind<BpfMap>(),
+      file_kind<PidFd>(),       file_kind<BpfMap>(),   file_kind<IoUring>(),
       file_kind<Inotify>(),  // the last two: what all others do in complete() is not to be seen
       file_kind<Fanotify>(),
   };

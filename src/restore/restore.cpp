@@ -21,6 +21,7 @@
 #include "restore/pid_namespace.h"
 #include "restore/plan.h"
 #include "restore/settle.h"
+#include "restore/task_files.h"
 #include "restore/tree.h"
 
 namespace stasis {
@@ -85,6 +86,8 @@ class Restore {
     tables.erase(std::unique(tables.begin(), tables.end()), tables.end());
     files_.emplace(store_, options_, tables, plan_.extension ? &*plan_.extension : nullptr);
     files_->plan();
+    for (const auto& p : plan_.processes)
+      for (Vma& v : p->vmas.areas) v.mapped_later = v.is_file() && files_->made_by_task(static_cast<uint32_t>(v.shmid));
     files_->plan_locks(owners);
     segments_.emplace(plan_.segments);
     verify_unread_images(store_);
@@ -121,11 +124,12 @@ class Restore {
     // Tables are filled while there is nothing in them but the channels.
     tree_->clone_threads(PuppetTree::Tables::own);
     hand_over_files(*tree_, living_, *files_, waiter_);
-    files_->finish();
   }
 
   void settle_all() {
     tree_->clone_threads(PuppetTree::Tables::of_leader);
+    make_files_in_tasks(*tree_, living_, *files_, waiter_);
+    files_->finish();
     settle(*tree_, living_, *files_, options_, waiter_);
     check_interrupted();
   }

@@ -129,9 +129,9 @@ Tracee& thread_of(PuppetTree& tree, const Taker& t) {
 void take_over_files(PuppetTree& tree, const Taker& taker, int channel, const RestoredFiles& files,
                      Directories& directories, SyscallBatch& batch, StopWaiter& waiter) {
   const FdChannels& channels = tree.channels();
-  static const std::vector<DescriptorSlot> kNone;
   const Share share = taker.share;
-  const auto& table = share.descriptors ? files.descriptors(taker.files_id) : kNone;  // ascending by number
+  std::vector<DescriptorSlot> table;  // ascending by number
+  if (share.descriptors) table = files.given_descriptors(taker.files_id);
 
   // Received descriptors get 0, 1, 2 ... in the order of their final numbers, so that none has to be moved away before
   // another: going down, the final number of each is free or its own.

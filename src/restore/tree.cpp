@@ -51,7 +51,7 @@ uint64_t advice_by_mmap() {
 }
 
 bool is_mapped_by_us(const Vma& v) {
-  return v.has(vma_status::regular) && !v.has(vma_status::vdso) && !v.has(vma_status::vvar) &&
+  return !v.mapped_later && v.has(vma_status::regular) && !v.has(vma_status::vdso) && !v.has(vma_status::vvar) &&
          !v.has(vma_status::vsyscall);
 }
 
@@ -90,7 +90,8 @@ int free_number(const RestorePlan& plan, const RestoredFiles& files, int channel
     // Working and root directory arrive behind the descriptors, mapped files and the executable before them.
     std::set<std::pair<uint64_t, uint32_t>> mapped;
     for (const Vma& v : p->vmas.areas)
-      if (v.is_file() || v.is_nameless_object()) mapped.insert({v.shmid, v.fdflags.value_or(0)});
+      if (is_mapped_by_us(v) && (v.is_file() || v.is_nameless_object()))
+        mapped.insert({v.shmid, v.fdflags.value_or(0)});
     number = std::max({number, slots.size() + 3, mapped.size() + 2});
   }
   for (auto next = used.lower_bound(number); next != used.end() && *next < number + needed; ++next) number = *next + 1;
@@ -149,8 +150,8 @@ std::vector<AddressRange> PuppetTree::inherited_ranges(const PlannedProcess& p) 
     const Vma& v = p.vmas.areas[i];
     while (at != parents.end() && at->start < v.start) ++at;
     const bool other_vdso = (v.has(vma_status::vdso) || v.has(vma_status::vvar)) && !vdso_.inherited(p);
-    if (at != parents.end() && same_area(*at, v) && !v.has(kNotInherited) && !other_vdso && same_at_first(v, i) &&
-        same_policy(*p.origin, p, v.start))
+    if (at != parents.end() && same_area(*at, v) && !v.mapped_later && !v.has(kNotInherited) && !other_vdso &&
+        same_at_first(v, i) && same_policy(*p.origin, p, v.start))
       out.push_back({v.start, v.end});
   }
   drop_parts_of_attachments(p.vmas.areas, out);
@@ -268,7 +269,7 @@ void PuppetTree::start_memory(PlannedProcess& p) {
     batch->clear();
   }
   // A child that has all areas of its parent has nothing else.
-  const auto can_be_inherited = [](const Vma& v) { return !v.has(kNotInherited); };
+  const auto can_be_inherited = [](const Vma& v) { return !v.has(kNotInherited) && !v.mapped_later; };
   const bool has_more = p.origin != nullptr && static_cast<ptrdiff_t>(inherited.size()) !=
                                                    std::ranges::count_if(p.origin->vmas.areas, can_be_inherited);
   if (has_more) {

@@ -55,7 +55,7 @@ ENTRIES = (
     _entry("session_tree"), _entry("orphans"), _entry("shared_tables", modes=STOPPABLE),
     _entry("tree_cow", modes=STOPPABLE), _entry("zombies"), _entry("exit_signals"), _entry("fork_storm", compares=False, replays=False),
     # files
-    _entry("files_regular"), _entry("files_devices"), _entry("files_proc"), _entry("ghost_files"), _entry("ghost_nodes"), _entry("ghost_program"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _entry("event_files", replays=False), _entry("epolls"), _entry("pidfds"), _entry("bpf_maps"), _entry("fifos", modes=STOPPABLE), _entry("fifo_ends"), _entry("ptys", modes=STOPPABLE), _entry("heartbeat20_terminal", modes=("none",)),
+    _entry("files_regular"), _entry("files_devices"), _entry("files_proc"), _entry("ghost_files"), _entry("ghost_nodes"), _entry("ghost_program"), _entry("pipes", modes=STOPPABLE), _entry("pipe_tree"), _entry("event_files", replays=False), _entry("epolls"), _entry("pidfds"), _entry("bpf_maps"), _entry("io_uring", modes=STOPPABLE), _entry("io_uring_shared"), _entry("fifos", modes=STOPPABLE), _entry("fifo_ends"), _entry("ptys", modes=STOPPABLE), _entry("heartbeat20_terminal", modes=("none",)),
     _entry("file_locks", options=("--file-locks",)), _entry("file_leases", options=("--file-locks",)),
     _entry("fifo_deleted"), _entry("inotify"), _entry("inotify_oneshot"), _entry("inotify_deleted", compares=False), _entry("fanotify"),
     # 32-bit programs; those that are not there as ia32_NAME.c are NAME.c, compiled for 32 bits
@@ -84,6 +84,6 @@ ENTRIES = (
     _refused("refuse_seccomp_notify", "UNSUPPORTED_STATE"),
     _honest("refuse_unix_socket"), _honest("refuse_tcp_listen"),
     _honest("refuse_namespace"), _honest("refuse_event_files"), _refused("refuse_pidfd", "UNSUPPORTED_FILE"),
-    _refused("refuse_pty_status", "UNSUPPORTED_FILE"), _refused("refuse_pty_full", "UNSUPPORTED_FILE"), _refused("refuse_pty_discipline", "UNSUPPORTED_FILE"), _refused("refuse_bpf_map", "UNSUPPORTED_FILE"), _refused("refuse_io_uring", "UNSUPPORTED_MAPPING|UNSUPPORTED_FILE"), _refused("refuse_aio", "UNSUPPORTED_MAPPING"), _refused("refuse_thread_timer", "UNSUPPORTED_STATE"),
+    _refused("refuse_pty_status", "UNSUPPORTED_FILE"), _refused("refuse_pty_full", "UNSUPPORTED_FILE"), _refused("refuse_pty_discipline", "UNSUPPORTED_FILE"), _refused("refuse_bpf_map", "UNSUPPORTED_FILE"), _refused("refuse_io_uring_busy", "IO_URING_BUSY"), _refused("refuse_io_uring_poller", "UNSUPPORTED_FILE|UNSUPPORTED_STATE", compares=False), _refused("refuse_io_uring_personality", "UNSUPPORTED_FILE"), _refused("refuse_aio", "UNSUPPORTED_MAPPING"), _refused("refuse_thread_timer", "UNSUPPORTED_STATE"),
 )
 BY_NAME = {entry.name: entry for entry in ENTRIES}

@@ -17,6 +17,7 @@ STATUS_LINES = ("Umask", "Uid", "Gid", "Groups", "SigPnd", "ShdPnd", "SigBlk", "
 PLAIN_FILES = ("cmdline", "environ", "auxv", "comm", "limits", "oom_score_adj", "coredump_filter", "personality",
                "timerslack_ns", "uid_map", "cgroup")
 NAMELESS = re.compile(r"^(pipe|socket):\[(\d+)\]$")
+NAMELESS_INSIDE = re.compile(r"\b(pipe|socket):\[(\d+)\]")  # files that are registered with a ring of io_uring
 DELETED = " (deleted)"
 # Made without a name: called after its inode, which is a new one. And a name that another file has taken meanwhile.
 UNNAMED = re.compile(r"/#(\d+) \(deleted\)$")
@@ -64,6 +65,7 @@ def _descriptors(pid, rename):
     for fd in _lasting_descriptors(pid):
         info = harness.read(f"/proc/{pid}/fdinfo/{fd}", "")
         info = EVENTFD_ID.sub(lambda match: rename("eventfd", match.group(1)), info)  # one row of numbers for the host
+        info = NAMELESS_INSIDE.sub(lambda match: rename(match.group(1), match.group(2)), info)
         lines = [line for line in info.splitlines() if not line.startswith(CHANGING_FDINFO)]
         # What an epoll descriptor watches comes in the order of addresses, with inodes that are new for pipes.
         watched = sorted(line.split(" ino:")[0] for line in lines if line.startswith("tfd:"))
@@ -91,6 +93,8 @@ def _mappings(pid, rename):
         is_file = inode != "0"
         if is_file and name.endswith(DELETED):
             inode = rename("deleted", inode)
+        if name.startswith("anon_inode:"):
+            inode = rename(name, inode)
         last = areas[-1] if areas else None
         kind = (perms, device, inode, name, flags.get(first))
         if last and last[1] == first and last[3] == kind and (not is_file or last[2] + (first - last[0]) == offset):
@@ -100,7 +104,7 @@ def _mappings(pid, rename):
     return {f"area {first:x}-{end:x}": " ".join(filter(None, (kind[0], f"{offset:x}", *kind[1:]))) for first, end, offset, kind in areas}
 
 
-def _thread(pid, tid, root):
+def _thread(pid, tid, root, workers):
     base = f"/proc/{pid}/task/{tid}"
     view = {"comm": harness.read(f"{base}/comm")}
     for line in harness.read(f"{base}/status", "").splitlines():
@@ -112,6 +116,8 @@ def _thread(pid, tid, root):
     for name, number in STAT_FIELDS.items():
         if fields and not (name == "ppid" and pid == root):
             view[name] = fields[number - 3]
+            if name == "threads":
+                view[name] = str(int(view[name]) - workers)
     view["stopped"] = bool(fields) and fields[0] == "T"
     return {f"thread {tid} {name}": value for name, value in view.items()}
 
@@ -121,6 +127,11 @@ def _threads(pid):
         return sorted(map(int, os.listdir(f"/proc/{pid}/task")))
     except OSError:
         return []
+
+
+def _is_worker(pid, tid):
+    """A thread that the kernel lends the process for requests of io_uring, and takes away when there are none."""
+    return (harness.read(f"/proc/{pid}/task/{tid}/comm") or "").startswith("iou-wrk-")
 
 
 def snapshot(root):
@@ -148,8 +159,10 @@ def snapshot(root):
                 own[f"ns {space}"] = _link(f"/proc/{task}/ns/{space}", rename)
         own.update(_descriptors(task, rename))
         own.update(_mappings(task, rename))
+        workers = {tid for tid in _threads(pid) if _is_worker(pid, tid)}
         for tid in _threads(pid):
-            own.update(_thread(pid, tid, root))
+            if tid not in workers:
+                own.update(_thread(pid, tid, root, len(workers)))
     return view
 
 

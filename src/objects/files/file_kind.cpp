@@ -10,8 +10,10 @@
 #include <charconv>
 
 #include "base/error.h"
+#include "kernel/kernel_memory.h"
 #include "kernel/proc.h"
 #include "kernel/process.h"
+#include "objects/files/io_uring_kernel.h"
 
 namespace stasis {
 namespace {
@@ -66,6 +68,14 @@ Error no_terminal(int error_number) {
 }
 
 }  // namespace
+
+const KernelMemory& DumpFiles::kernel_memory() {
+  if (!kernel_memory_) kernel_memory_ = open_ring_memory();
+  if (kernel_memory_) return *kernel_memory_;
+  throw Error(Reason::FEATURE_MISSING, "what the kernel alone knows of a ring of io_uring cannot be read")
+      .remedy(
+          "give this program CAP_BPF and CAP_PERFMON, on a kernel with CONFIG_BPF_SYSCALL and CONFIG_DEBUG_INFO_BTF");
+}
 
 bool FileView::path_only() const noexcept {
   return (flags & O_PATH) != 0;

@@ -27,6 +27,11 @@
 //     static std::optional<SessionTerminal> session_terminal(pid_t session, RestoreFiles&, Shared&);
 //     // restore: what a task has to do itself, with the descriptors of its table
 //     static void call(std::span<const DescriptorSlot>, SyscallBatch&, Shared&);
+//     // restore: of a kind that only a task can make (`static constexpr bool made_by_task = true;`), in the place of
+//     // create(); all threads exist, and all other files. Mappings of such files are made when the file is there.
+//     static void make(const State&, MakingTask&, RestoreFiles&);
+//     static pid_t maker(const State&);                            // restore: the thread that has to do it; 0: any
+//     static bool maps_at(uint64_t offset);                        // dump: can a mapping of it be made again?
 //   };
 //
 // A kind whose files have nothing to do with each other, and no Shared, may say so: `static constexpr bool independent
@@ -65,6 +70,8 @@
 #include "tracee/batch.h"
 
 namespace stasis {
+
+class KernelMemory;
 
 struct DescriptorSlot {
   int number = -1;
@@ -173,11 +180,17 @@ class DumpFiles {
   std::vector<TreeSession> tree_sessions;
   // All processes of the tree, as this program sees them, dead ones too.
   std::unordered_set<pid_t> tree_pids;
+  // The file that a task of the tree has under that number; 0: none. For conclude().
+  virtual uint32_t file_at(pid_t, int) { return 0; }
+  // What only the kernel's own memory tells. Throws NO_PRIVILEGE or FEATURE_MISSING. Getting ready takes milliseconds.
+  const KernelMemory& kernel_memory();
+
   // Memory behind files, whose pages are stored once for the tree.
   std::vector<MemoryObject> memory_objects;
   std::vector<FileLoss> losses;
 
  private:
+  std::shared_ptr<KernelMemory> kernel_memory_;
   const DumpOptions& options_;
   uint32_t next_id_ = 1;
 
@@ -214,6 +227,20 @@ class RestoreFiles {
 
  private:
   const RestoreOptions& options_;
+};
+
+// A task that makes a file itself, by batches.
+class MakingTask {
+ public:
+  virtual ~MakingTask() = default;
+  // Bytes that a batch may have.
+  size_t batch_bytes = 0;
+  pid_t pid = 0;
+  std::string who;
+  int number = -1;                        // the descriptor to make
+  std::span<const DescriptorSlot> table;  // all of the task, ascending by number
+  virtual void run(SyscallBatch& batch) = 0;
+  virtual Fd duplicate(int number) = 0;
 };
 
 FileOwner dump_file_owner(const FileView& view, const DumpFiles& files);
@@ -272,6 +299,7 @@ struct FileKind {
   std::string_view name;
   pb::fd_types type;
   bool independent;
+  bool made_by_task;
   void (*make_state)(std::any&);
   void (*make_shared)(std::any&);
   uint32_t (*flags)(const std::any& state);
@@ -290,6 +318,9 @@ struct FileKind {
   void (*finish)(const std::any& state, int fd, RestoreFiles&, std::any& shared);
   void (*complete)(RestoreFiles&, std::any& shared);
   void (*call)(std::span<const DescriptorSlot>, SyscallBatch&, std::any& shared);
+  void (*make)(const std::any& state, MakingTask&, RestoreFiles&);
+  pid_t (*maker)(const std::any& state);
+  bool (*maps_at)(uint64_t offset);
   std::optional<SessionTerminal> (*session_terminal)(pid_t session, RestoreFiles&, std::any& shared);
 };
 
@@ -331,9 +362,16 @@ FileKind file_kind() {
   };
   row.encode = [](const std::any& st, pb::file_entry& e) { K::encode(state_of<K>(st), e); };
   row.decode = [](const pb::file_entry& e, std::any& st) { K::decode(e, state_of<K>(st)); };
-  row.create = [](const std::any& st, RestoreFiles& r, std::any& sh) {
-    return K::create(state_of<K>(st), r, shared_of<K>(sh));
-  };
+  if constexpr (requires { K::made_by_task; }) {
+    row.made_by_task = K::made_by_task;
+    row.make = [](const std::any& st, MakingTask& t, RestoreFiles& r) { K::make(state_of<K>(st), t, r); };
+    row.maker = [](const std::any& st) { return K::maker(state_of<K>(st)); };
+    row.maps_at = K::maps_at;
+  } else {
+    row.create = [](const std::any& st, RestoreFiles& r, std::any& sh) {
+      return K::create(state_of<K>(st), r, shared_of<K>(sh));
+    };
+  }
   if constexpr (requires { &K::conclude; })
     row.conclude = [](DumpFiles& d, std::any& sh) { K::conclude(d, shared_of<K>(sh)); };
   if constexpr (requires { &K::encode_extension; }) {

@@ -197,9 +197,35 @@ size_t FileTable::dump(FileView& view) {
   kind->make_state(file.state);
   kind->dump(view, *this, shared_[static_cast<size_t>(kind - kinds.begin())], file.state);
   log_debug("fd {} of {}: file {}, {}, {}", view.number, view.owner, view.id, kind->name, view.link);
+  const bool file_made_by_task = kind->made_by_task;
   files_.push_back(std::move(file));
+  if (file_made_by_task) task_made_.try_emplace({view.st.st_dev, view.st.st_ino}, files_.size() - 1);
   if (view.st.st_nlink == 0) deleted_.try_emplace({view.st.st_dev, view.st.st_ino}, view.id);
   return files_.size() - 1;
+}
+
+uint32_t FileTable::file_at(pid_t pid, int number) {
+  const auto table = std::ranges::find(tables_, pid, &Table::pid);
+  if (table == tables_.end()) return 0;
+  const auto at = std::ranges::lower_bound(table->slots, number, {}, &Slot::number);
+  return at == table->slots.end() || at->number != number ? 0 : at->id;
+}
+
+uint32_t FileTable::mapping_of_task_made(const Mapping& m, std::string_view owner) const {
+  const auto refused = [&](std::string_view why, std::string_view remedy) {
+    return Error(Reason::UNSUPPORTED_MAPPING, std::string(why))
+        .object(fmt::format("mapping {:x}-{:x} {} of {}", m.start, m.end, m.name, owner))
+        .remedy(std::string(remedy));
+  };
+  const auto at = task_made_.find({makedev(m.dev_major, m.dev_minor), m.inode});
+  if (at == task_made_.end())
+    throw refused("no descriptor of the tree leads to what it is a mapping of",
+                  "let the program keep the descriptor, or unmap it before the dump");
+  const File& file = files_[at->second];
+  if (!m.shared || !file.kind->maps_at(m.offset))
+    throw refused("it is a part of a mapping, or of memory of its file that this version does not save",
+                  "let the program map the file as a whole, and leave the protection as it is");
+  return file.id;
 }
 
 uint32_t FileTable::add_mapped_file(FileView& view) {

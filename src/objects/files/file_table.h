@@ -16,6 +16,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "kernel/proc_maps.h"
 #include "objects/files/file_kind.h"
 #include "objects/files/file_locks.h"
 #include "objects/files/held_locks.h"
@@ -42,9 +43,14 @@ class FileTable final : public DumpFiles {
   uint32_t add_path_file(const PathFile& file) override;
   std::optional<WatchedFile> watched_file(const Watch& watch) override;
   uint32_t deleted_file(dev_t dev, ino_t ino) override;
+  uint32_t file_at(pid_t pid, int number) override;
   // A file without a path that a task maps or executes, by any descriptor of this program; the same object with the
   // same flags has one id. The caller fills fd, flags, pid and owner.
   uint32_t add_mapped_file(FileView& view);
+  // The file behind a mapping of a kind that a task has to make. Throws UNSUPPORTED_MAPPING if no descriptor of the
+  // tree leads to it, or if the mapping could not be made again.
+  uint32_t mapping_of_task_made(const Mapping& m, std::string_view owner) const;
+  bool has_task_made() const { return !task_made_.empty(); }
   // Every process was added: what can only be said of the whole tree, and what is copied while it stands still. What no
   // image can hold.
   std::span<const FileLoss> conclude(ImageStore& store);
@@ -106,6 +112,7 @@ class FileTable final : public DumpFiles {
   std::vector<std::any> shared_;  // parallel to file_kinds()
   std::unordered_map<Key, Candidates, KeyHash> candidates_;
   std::map<std::pair<dev_t, ino_t>, uint32_t> deleted_;  // without a name, by the first open file
+  std::map<std::pair<dev_t, ino_t>, size_t> task_made_;  // index into files_
   std::map<std::tuple<dev_t, ino_t, uint32_t>, uint32_t> mapped_ids_;
   std::map<std::tuple<dev_t, ino_t, uint32_t, std::string>, uint32_t> path_ids_;
   std::vector<RegularFile::State> path_files_;

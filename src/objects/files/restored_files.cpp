@@ -189,7 +189,7 @@ void RestoredFiles::create() {
 }
 
 void RestoredFiles::create(File& file) {
-  if (!file.used) return;
+  if (!file.used || file.kind->made_by_task) return;
   try {
     file.fd = file.kind->create(file.state, context_, shared_[file.kind_index]);
   } catch (Error& e) {
@@ -197,6 +197,34 @@ void RestoredFiles::create(File& file) {
     e.while_doing(fmt::format("making file {} ({})", file.id, file.kind->name));
     throw;
   }
+}
+
+bool RestoredFiles::made_by_task(uint32_t id) const {
+  const auto at = by_id_.find(id);
+  return at != by_id_.end() && files_[at->second].kind->made_by_task;
+}
+
+pid_t RestoredFiles::maker(uint32_t id) const {
+  const File& found = file(id);
+  return found.kind->maker(found.state);
+}
+
+void RestoredFiles::make(uint32_t id, MakingTask& task) {
+  File& found = files_[by_id_.at(id)];
+  try {
+    found.kind->make(found.state, task, context_);
+    found.fd = task.duplicate(task.number);
+  } catch (Error& e) {
+    e.default_object(task.who);
+    e.while_doing(fmt::format("making file {} ({})", id, found.kind->name));
+    throw;
+  }
+}
+
+std::vector<DescriptorSlot> RestoredFiles::given_descriptors(uint32_t files_id) const {
+  std::vector<DescriptorSlot> out = descriptors(files_id);
+  std::erase_if(out, [&](const DescriptorSlot& slot) { return made_by_task(slot.id); });
+  return out;
 }
 
 void RestoredFiles::finish() {

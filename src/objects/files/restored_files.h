@@ -45,6 +45,10 @@ class RestoredFiles {
   // For the leader of a session, when it has become that; nothing if it has none. Before create().
   std::optional<SessionTerminal> session_terminal(pid_t session);
   void create();
+  // Files that only a task can make: create() leaves them out.
+  bool made_by_task(uint32_t id) const;
+  pid_t maker(uint32_t id) const;
+  void make(uint32_t id, MakingTask& task);
   void finish();
   // The restore is complete: temporary links of the images go.
   void remove_links() { context_.remaps.remove_links(); }
@@ -52,6 +56,8 @@ class RestoredFiles {
   // Descriptors of a table, by ascending number.
   const std::vector<DescriptorSlot>& descriptors(uint32_t files_id) const;
   int fd_of(uint32_t id) const;
+  // Those that can be handed over: the others are made in the task.
+  std::vector<DescriptorSlot> given_descriptors(uint32_t files_id) const;
 
   // The slots of a table whose owner must set O_ASYNC itself, with the flags for F_SETFL: siginfo carries the number
   // with which that was called. Only one slot for each open file, over all tables.
