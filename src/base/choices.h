@@ -20,6 +20,13 @@ enum class NetworkLock {
   skip = 3,  // the caller has cut the network already
 };
 
+// How the memory of tasks that run on is held still while it is saved.
+enum class MemorySnapshot {
+  automatic,  // by how much there is and how fast it is written
+  fork,       // in a forked copy, if that can be made
+  copy,       // the tasks stand still until it is copied
+};
+
 // What of the control groups is saved and brought back. The numbers are bits of a mask in the images.
 enum class CgroupMode {
   ignore = 0,  // the tasks stay in the group of whoever restores

@@ -75,6 +75,7 @@ struct DumpOptions {
   std::string cgroup_yard;                           // prepared mounts of the hierarchies
 
   // --- memory ---
+  MemorySnapshot snapshot = MemorySnapshot::automatic;
   bool track_mem = false;   // leave dirty tracking armed for the next step
   bool auto_dedup = false;  // punch superseded pages out of the parent images
   bool lazy_pages = false;  // keep pages and serve them afterwards

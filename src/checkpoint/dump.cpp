@@ -34,6 +34,7 @@
 #include "checkpoint/sharing.h"
 #include "checkpoint/statistics.h"
 #include "checkpoint/task_clocks.h"
+#include "checkpoint/tree_memory.h"
 #include "image/pagemap.h"
 #include "image/store.h"
 #include "kernel/process.h"
@@ -55,8 +56,6 @@ namespace stasis {
 
 namespace {
 
-// What a live dump may keep in memory instead of writing it while the tasks stand still.
-constexpr uint64_t kLiveBudgetBytes = 64 << 20;
 // What one thread has done before another has started and been scheduled.
 constexpr size_t kFewProcesses = 2, kFewThreads = 16;
 constexpr uint64_t kFewBytes = 4 << 20;
@@ -72,19 +71,21 @@ class Checkpoint {
         store_(ImageStore::in_directory(Fd(fcntl(options.images_dir.get(), F_DUPFD_CLOEXEC, 3)),
                                         options.images_dir_shown)),
         files_(options),
-        snapshot_(runs_on() ? kLiveBudgetBytes : 0) {}
+        memory_(options, store_) {}
 
   DumpResult run() {
     stage("freeze", [&] { freeze(); });
     stage("look", [&] { look(); });
-    start_copies();
+    memory_.start(processes_, seized_.size() > 1, workers_);
     stage("borrow", [&] { borrow(); });
     stage("files", [&] { collect_files(); });
+    if (memory_.forks()) stage("fork", [&] { memory_.fork(workers_, waiter_); });
     stage("memory", [&] { finish_copies(); });
     if (runs_on()) {
       // The tasks need not wait for the images: whatever fails from here on leaves them running as before.
       stage("give back", [&] { give_back(); });
       stage("release", [&] { release(); });
+      if (memory_.forks()) stage("drain", [&] { drain(); });
       stage("images", [&] { write_images(); });
       stage("commit", [&] { commit(); });
     } else {
@@ -94,7 +95,7 @@ class Checkpoint {
       stage("release", [&] { release(); });
     }
     losses_.tell();
-    write_statistics(options_, snapshot_.stats(), statistics_);
+    write_statistics(options_, memory_.stats(), statistics_);
     return {statistics_};
   }
 
@@ -115,15 +116,15 @@ class Checkpoint {
                            const Amount amount = many && !runs_on() ? Amount{} : amount_of(pids);
                            if (runs_on() || many || amount.threads > kFewThreads || amount.private_bytes > kFewBytes)
                              workers_.employ();
-                           warm_up(pids);
-                           if (runs_on()) snapshot_.expect(amount.private_bytes);
+                           warm_up(pids, amount.private_bytes);
+                           memory_.prepare(pids, amount.private_bytes);
                            waits_.sample(pids);
                            frozen_since_ = Clock::now();
                          });
     statistics_.freezing_time_us = microseconds(Clock::now() - begin);
   }
 
-  void warm_up(std::span<const pid_t> pids) {
+  void warm_up(std::span<const pid_t> pids, uint64_t private_bytes) {
     std::vector<std::function<void()>> jobs;
     std::vector<WarmProc> found(pids.size());
     for (size_t i = 0; i < pids.size(); ++i)
@@ -136,7 +137,7 @@ class Checkpoint {
       // Getting ready takes longer than a freeze should, and so may the last requests of a ring.
       if (found[i].has_ring) await_rings(pids[i], files_.kernel_memory());
     }
-    if (mappings >= kManyMappings) mapping_reader_ = MappingReader::open();
+    if (mappings >= kManyMappings || private_bytes >= kMuchMemoryBytes) mapping_reader_ = MappingReader::open();
   }
 
   // What the tasks have, as far as it can be told while they run.
@@ -391,62 +392,23 @@ class Checkpoint {
     return files_.add_mapped_file(view);
   }
 
-  // The pages of a task are copied by the workers while the tracing thread borrows it: the calls that it makes
-  // meanwhile touch only its batch area.
-  void start_copies() {
-    std::vector<std::function<void()>> jobs;
-    copies_.resize(processes_.size());
-    for (size_t i = 0; i < processes_.size(); ++i) {
-      std::vector<uint64_t> stack_pointers;
-      for (const FrozenThread& t : processes_[i]->threads)
-        stack_pointers.push_back(arch::stack_pointer(t.tracee->own_registers()));
-      jobs.emplace_back([this, i, memory_fd = processes_[i]->memory_fd(), stacks = std::move(stack_pointers)] {
-        FrozenProcess& p = *processes_[i];
-        const Fd pagemap = p.proc.open("pagemap", O_RDONLY);
-        const PageScan scan = scan_pages(pagemap.get(), p.vmas);
-        p.guards = scan.guards;
-        copies_[i] = snapshot_.copy({.pid = p.task(),
-                                     .memory_fd = memory_fd,
-                                     .pagemap_fd = pagemap.get(),
-                                     .has_relatives = seized_.size() > 1,
-                                     .name = p.describe(),
-                                     .vmas = p.vmas,
-                                     .scan = &scan,
-                                     .stack_pointers = stacks,
-                                     .vdso = p.vdso_image});
-      });
-    }
-    workers_.start(std::move(jobs));
-  }
-
   void finish_copies() {
     const auto begin = Clock::now();
-    workers_.finish();
-    for (const MemoryObject& o : files_.memory_objects) copies_.push_back(snapshot_.copy_object(o.fd.get(), o.name));
-    // What did not fit into memory is copied into its file now.
-    if (std::any_of(copies_.begin(), copies_.end(), [](const PageCopy& c) { return !c.kept(); })) store_copies();
+    memory_.finish(files_.memory_objects, workers_);
     statistics_.memdump_time_us = microseconds(Clock::now() - begin);
     check_interrupted();
   }
 
-  void store_copies() {
-    for (size_t i = writers_.size(); i < copies_.size(); ++i) {
-      const bool task = i < processes_.size();
-      writers_.push_back(task ? std::make_unique<PagemapWriter>(store_, ImageKind::PAGEMAP,
-                                                                static_cast<uint64_t>(processes_[i]->pid()))
-                              : std::make_unique<PagemapWriter>(store_, ImageKind::SHMEM_PAGEMAP,
-                                                                files_.memory_objects[i - processes_.size()].id));
-      snapshot_.store(copies_[i], *writers_.back());
-      check_interrupted();
-    }
+  void drain() {
+    const auto begin = Clock::now();
+    memory_.drain();
+    statistics_.memwrite_time_us += microseconds(Clock::now() - begin);
   }
 
   void write_images() {
     const auto begin = Clock::now();
-    store_copies();
-    snapshot_.finish();
-    for (auto& w : writers_) w->close();
-    statistics_.memwrite_time_us = microseconds(Clock::now() - begin);
+    memory_.store();
+    statistics_.memwrite_time_us += microseconds(Clock::now() - begin);
     pb::extension_head head;
     losses_.encode(head);
     files_.encode_extension(head);
@@ -553,13 +515,11 @@ class Checkpoint {
   SysvShmTable segments_;
   SeccompFilters filters_;
   std::unique_ptr<MappingReader> mapping_reader_;
-  PageSnapshot snapshot_;
-  std::vector<PageCopy> copies_;  // of the processes, then of the shared objects
-  std::vector<std::unique_ptr<PagemapWriter>> writers_;
   std::map<std::pair<uint32_t, std::string>, uint32_t> known_paths_;
   std::map<std::tuple<uint32_t, uint32_t, uint64_t, uint32_t, std::string>, uint32_t> known_mappings_;
   WaitBegins waits_;
   StopWaiter waiter_;
+  TreeMemory memory_;  // its forks are ended when the processes run again
   // Declared last, destroyed first: the processes use the threads below, and both are put back before anything else.
   std::vector<SeizedProcess> seized_;
   std::vector<std::unique_ptr<FrozenProcess>> processes_;  // the living ones

@@ -26,6 +26,8 @@ namespace stasis {
 // kManyMappings if more than some hundred, and whether rings of io_uring are among them. Below that number in all,
 // reading smaps costs less than getting a MappingReader ready.
 inline constexpr size_t kManyMappings = 1500;
+// For smaps the kernel also counts pages: 20 ms for a GiB.
+inline constexpr uint64_t kMuchMemoryBytes = uint64_t{16} << 20;
 struct WarmProc {
   size_t mappings = 0;
   bool has_ring = false;
@@ -84,6 +86,11 @@ struct FrozenProcess {
   void start_leader_batch(const DumpOptions& options);
   void finish_leader_batch(const DumpOptions& options, StopWaiter& waiter);
   void run_thread_batches(const DumpOptions& options, StopWaiter& waiter);
+  // A further batch in the leader, after the thread batches.
+  void start_in_leader(const SyscallBatch& batch) { borrowed_->host().start(*leader().tracee, 0, batch); }
+  void finish_in_leader(SyscallBatch& batch, StopWaiter& waiter) {
+    borrowed_->host().finish(*leader().tracee, 0, batch, waiter);
+  }
   void start_give_back();
   void finish_give_back(StopWaiter& waiter);
   // It is about to be killed: nothing is put back.

@@ -58,6 +58,7 @@ DumpOptions to_dump_options(const CommandLine& line, Workplace place) {
   out.irmap_scan_paths = line.irmap_scan_paths;
   out.network_lock = line.network_lock;
   out.allow_lossy = line.allow_lossy;
+  out.snapshot = line.snapshot;
   out.cgroup_dump_controllers = line.cgroup_dump_controllers;
   out.track_mem = line.track_mem;
   out.status_fd = line.status_fd;

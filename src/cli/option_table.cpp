@@ -267,6 +267,7 @@ constexpr OptionRow kRows[] = {
     {"cgroup-dump-controller", 0, required, false, ready, D, cgroups, "NAME", "save only this controller; repeatable", list<&L::cgroup_dump_controllers>},
     {"cgroup-yard", 0, required, false, ready, D | R, cgroups, "DIR", "prepared mounts of the hierarchies", text<&L::cgroup_yard>},
 
+    {"snapshot", 0, required, false, ready, D, memory, "WAY", "hold memory of tasks that run on: auto (default), fork (run on while a forked copy is saved), copy", parsed<&L::snapshot, parse_memory_snapshot>},
     {"track-mem", 0, none, true, missing, D, memory, "", "track which pages change until the next step", flag<&L::track_mem>},
     {"auto-dedup", 0, none, true, missing, D | P | R, memory, "", "punch pages that are not needed any more out of the images", flag<&L::auto_dedup>},
     {"pre-dump-mode", 0, required, false, ready, P, memory, "MODE", "splice or read (default splice)", set_pre_dump_mode},

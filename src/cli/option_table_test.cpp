@@ -109,6 +109,7 @@ TEST(OptionTable, HoldsEveryOptionOfTheInterface) {
                                        "freeze-cgroup",
                                        "cpu-affinity",
                                        "allow-lossy",
+                                       "snapshot",
                                        "file-validation",
                                        "enable-fs",
                                        "skip-mnt",

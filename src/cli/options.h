@@ -102,6 +102,7 @@ struct CommandLine {
   bool time_namespace = true;
   std::vector<std::string> enable_fs;
   std::vector<std::string> allow_lossy;
+  MemorySnapshot snapshot = MemorySnapshot::automatic;
   std::vector<std::string> skip_mounts;
   bool external_auto = false;
   bool external_sharing = false;

@@ -164,6 +164,13 @@ std::string parse_loss(std::string_view text) {
       "choose from core-scheduling, landlock and unread-events");
 }
 
+MemorySnapshot parse_memory_snapshot(std::string_view text) {
+  if (text == "auto") return MemorySnapshot::automatic;
+  if (text == "fork") return MemorySnapshot::fork;
+  if (text == "copy") return MemorySnapshot::copy;
+  bad(fmt::format("there is no way \"{}\" to hold memory still", text), "choose from auto, fork and copy");
+}
+
 CpuAffinityChoice parse_cpu_affinity(std::string_view text) {
   if (text == "keep") return CpuAffinityChoice::keep;
   if (text == "ignore") return CpuAffinityChoice::inherit;

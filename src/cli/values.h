@@ -26,6 +26,7 @@ std::vector<std::string> split(std::string_view text, char separator);
 NetworkLock parse_network_lock(std::string_view text);
 // One of kLosses.
 std::string parse_loss(std::string_view text);
+MemorySnapshot parse_memory_snapshot(std::string_view text);
 CpuAffinityChoice parse_cpu_affinity(std::string_view text);
 FileValidation parse_file_validation(std::string_view text);
 CgroupMode parse_cgroup_mode(std::string_view text);

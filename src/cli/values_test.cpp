@@ -85,6 +85,9 @@ TEST(Values, Words) {
   EXPECT_EQ(parse_network_lock("none"), NetworkLock::skip);
   EXPECT_EQ(parse_file_validation("filesize"), FileValidation::size);
   EXPECT_EQ(parse_file_validation("buildid"), FileValidation::build_id);
+  EXPECT_EQ(parse_memory_snapshot("auto"), MemorySnapshot::automatic);
+  EXPECT_EQ(parse_memory_snapshot("fork"), MemorySnapshot::fork);
+  EXPECT_EQ(parse_memory_snapshot("copy"), MemorySnapshot::copy);
   EXPECT_EQ(parse_cpu_affinity("keep"), CpuAffinityChoice::keep);
   EXPECT_EQ(parse_cpu_affinity("ignore"), CpuAffinityChoice::inherit);
   EXPECT_EQ(parse_cgroup_mode("ignore"), CgroupMode::ignore);
@@ -94,6 +97,7 @@ TEST(Values, Words) {
   for (const std::string_view name : kLosses) EXPECT_EQ(parse_loss(name), name);
   expect_refused([] { parse_loss("memory"); }, "lossy state");
   expect_refused([] { parse_cpu_affinity("inherit"); }, "CPU affinity");
+  expect_refused([] { parse_memory_snapshot(""); }, "hold memory still");
   expect_refused([] { parse_cgroup_mode("Full"); }, "cgroup mode");
 }
 

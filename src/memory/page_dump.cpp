@@ -275,7 +275,7 @@ PageCopy PageSnapshot::copy(const TaskPages& task) {
   result.body_->origin = {task.pid, task.memory_fd, task.name};
   result.body_->scanned_pages = task.scan->scanned_pages;
   add_task(*result.body_, task);
-  keep(*result.body_);
+  if (!task.stays) keep(*result.body_);
   return result;
 }
 

@@ -40,12 +40,13 @@ struct TaskPages {
   int memory_fd = -1;          // /proc/PID/mem, for pages that the task itself may not read
   int pagemap_fd = -1;         // /proc/PID/pagemap, to see whether it shares pages with a relative
   bool has_relatives = false;  // a parent or child of it is dumped too: it probably does
-  std::string name;            // for messages: "pid 42 (redis-server)"
-  std::span<const Vma> vmas;
+  std::string name = {};       // for messages: "pid 42 (redis-server)"
+  std::span<const Vma> vmas = {};
   const PageScan* scan = nullptr;                 // of these vmas; of use to copy() only, as they are
   std::span<const uint64_t> stack_pointers = {};  // of all threads
   // The whole vdso as it was before the task was borrowed: a batch may live in its tail while the pages are copied.
   std::span<const std::byte> vdso = {};
+  bool stays = false;  // it does not run before it is stored: nothing needs to be kept
 };
 
 // What is stored of one task or object.

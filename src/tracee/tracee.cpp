@@ -154,9 +154,9 @@ void Tracee::resume() {
   continue_with(0);
 }
 
-bool Tracee::await_stop(StopWaiter& waiter, Clock::time_point deadline) {
+bool Tracee::await_stop(StopWaiter& waiter, Clock::time_point deadline, bool interruptible) {
   while (!stopped_) {
-    const auto status = waiter.wait(tid_, deadline);
+    const auto status = waiter.wait(tid_, deadline, interruptible);
     if (!status) return false;
     if (!status->stopped()) {
       const pid_t tid = std::exchange(tid_, 0);

@@ -53,7 +53,8 @@ class Tracee {
   // Asks for a stop; await_stop() sees it. Signals that arrive first are delivered as they would have been.
   void interrupt();
   // False when the deadline passed first (a vfork parent does not stop). Throws TASK_VANISHED when it ended.
-  bool await_stop(StopWaiter& waiter, Clock::time_point deadline);
+  // `interruptible`: as in StopWaiter::wait().
+  bool await_stop(StopWaiter& waiter, Clock::time_point deadline, bool interruptible = true);
   bool stopped() const { return stopped_; }
   // The signal that had stopped the whole process (SIGSTOP, SIGTSTP ...) when it was seized; 0 if it ran.
   int group_stop_signal() const { return group_stop_signal_; }

@@ -1,8 +1,8 @@
 // Ends the tool with SIGKILL at its k-th system call, for every k until a run gets through, and looks after each
 // kill whether the program under checkpoint goes on.
 //
-//   kill_everywhere --stasis BINARY --subject HEARTBEAT20 --base DIRECTORY [--verb dump|restore] [--stride N] [--first
-//   K]
+//   kill_everywhere --stasis BINARY --subject HEARTBEAT20 --base DIRECTORY [--verb dump|restore]
+//                   [--snapshot auto|fork] [--stride N] [--first K]
 //
 // dump:    after every kill all twenty heartbeats go on within a second, nobody is stopped or traced, and no thread or
 //          living child was left. The same program serves all kills; now and then a whole dump must succeed.
@@ -47,7 +47,7 @@ struct cell {  // as in the subject heartbeat20
   char pad[48];
 };
 
-static const char *stasis, *subject_program, *base, *verb = "dump";
+static const char *stasis, *subject_program, *base, *verb = "dump", *snapshot = "auto";
 static char directory[PATH_MAX], images[kPathBytes], subject_directory[kPathBytes];
 static pid_t subject;
 static struct cell* cells;
@@ -231,7 +231,8 @@ static void exec_tool(const char* wanted_verb) {
   else if (strcmp(wanted_verb, "final dump") == 0)
     execl(stasis, stasis, "dump", "-t", pid, "-D", images, "-o", "dump.log", (char*)NULL);
   else
-    execl(stasis, stasis, "dump", "-t", pid, "-D", images, "-R", "-o", log, (char*)NULL);
+    execl(stasis, stasis, "dump", "-t", pid, "-D", images, "-R", "-o", log, "--snapshot", snapshot,
+          (char*)NULL);
   _exit(127);
 }
 
@@ -425,6 +426,8 @@ int main(int argc, char** argv) {
       base = argv[i + 1];
     else if (strcmp(argv[i], "--verb") == 0)
       verb = argv[i + 1];
+    else if (strcmp(argv[i], "--snapshot") == 0)
+      snapshot = argv[i + 1];
     else if (strcmp(argv[i], "--stride") == 0)
       stride = atol(argv[i + 1]);
     else if (strcmp(argv[i], "--first") == 0)
@@ -436,7 +439,8 @@ int main(int argc, char** argv) {
   if (stasis == NULL || subject_program == NULL || base == NULL || stride < 1 || first < 1 || !known_verb) {
     fprintf(
         stderr,
-        "usage: %s --stasis BINARY --subject BINARY --base DIRECTORY [--verb dump|restore] [--stride N] [--first K]\n",
+        "usage: %s --stasis BINARY --subject BINARY --base DIRECTORY [--verb dump|restore] [--snapshot auto|fork] "
+        "[--stride N] [--first K]\n",
         argv[0]);
     return 2;
   }

@@ -36,7 +36,7 @@ ENTRIES = (
     _entry("mem_anon"), _entry("mem_private_file"), _entry("mem_shared_file"), _entry("mem_shared_anon"), _entry("heap"),
     _entry("stack_growth"), _entry("cow"), _entry("cow_protected"), _entry("vma_kinds"),
     _entry("vma_matrix"), _entry("grows_down"), _entry("guards"), _entry("mem_locks"), _entry("mem_lock_all"), _entry("mseal"),
-    _entry("mem_sparse"), _entry("mem_mappings", timeout_s=120), _entry("droppable"), _entry("once_writable"),
+    _entry("mem_sparse"), _entry("mem_mappings", timeout_s=120), _entry("droppable"), _entry("once_writable"), _entry("snapshot_writer", compares=False),
     # memory objects
     _entry("shared_objects"), _entry("memfd"), _entry("memfd_program"), _entry("hugetlb"), _entry("sysv_shm"), _entry("sysv_shm_huge"), _entry("sem_undo"), _entry("mem_numa"),
     # vdso, cpu state, threads
