@@ -63,10 +63,11 @@ void make_fork_batch(const FrozenProcess& p, ForkBatch& out) {
   for_advised([&](const Vma& v, int, int own) { out.batch.must(SYS_madvise, {v.start, v.size_bytes(), own}); });
 }
 
-void write_text(const std::string& path, std::string_view text) {
-  const Fd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-  if (!fd || ::write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
-    throw Error(Reason::SYSTEM, "cannot write").object(path).error_number(errno);
+// Nothing happens if it is no child of the process any more.
+SyscallBatch waiting_for(pid_t child) {
+  SyscallBatch batch;
+  batch.call(SYS_wait4, {child, 0, __WALL | WNOHANG, 0});
+  return batch;
 }
 
 }  // namespace
@@ -104,8 +105,7 @@ bool MemoryForks::make(std::span<const std::unique_ptr<FrozenProcess>> processes
     kill(fork);
     for (const auto& p : processes) {
       if (p->pid() != fork.parent) continue;
-      SyscallBatch batch;
-      batch.call(SYS_wait4, {child, 0, __WALL | WNOHANG, 0});
+      SyscallBatch batch = waiting_for(child);
       p->start_in_leader(batch);
       p->finish_in_leader(batch, waiter);
     }
@@ -125,9 +125,9 @@ void MemoryForks::adopt(FrozenProcess& process, pid_t child, StopWaiter& waiter)
   Fork& fork = forks_.back();
   if (!fork.child.await_stop(waiter, Clock::now() + BatchHost::kPatience))
     throw Error(Reason::TRACEE_LOST, "the copy of its memory does not come to rest").object(process.describe());
-  // Its pages count for the group of the process: if there are too many, this one is to go.
-  write_text(fmt::format("/proc/{}/oom_score_adj", child), "1000");
   const ProcDir proc(child);
+  // Its pages count for the group of the process: if there are too many, this one is to go.
+  proc.write("oom_score_adj", "1000");
   fork.memory = proc.open("mem", O_RDONLY);
   fork.pagemap = proc.open("pagemap", O_RDONLY);
 }
@@ -168,8 +168,7 @@ void MemoryForks::reap(const Fork& fork, pid_t child) noexcept {
     // Stepped from call to call: no signal is needed, whatever the program does with its signals by now.
     borrowed.start_open(mappings, {.slots = 1}, ReportSignal{});
     borrowed.finish_open(waiter);
-    SyscallBatch batch;
-    batch.call(SYS_wait4, {child, 0, __WALL | WNOHANG, 0});
+    SyscallBatch batch = waiting_for(child);
     borrowed.host().run(thread, 0, batch, waiter);
     borrowed.start_close();
     borrowed.finish_close(waiter);

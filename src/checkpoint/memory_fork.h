@@ -28,7 +28,6 @@ class MemoryForks {
   // Forks every process; all threads are stopped, the leaders borrowed. False if one of them cannot be forked, which is
   // logged with its reason: then none is, and memory has to be copied while they stand still.
   bool make(std::span<const std::unique_ptr<FrozenProcess>> processes, StopWaiter& waiter);
-  bool empty() const { return forks_.empty(); }
 
   // Of the i-th process. Descriptors of /proc/PID, owned by this object.
   pid_t pid(size_t i) const { return forks_[i].child.tid(); }

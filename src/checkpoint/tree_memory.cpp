@@ -42,14 +42,14 @@ TreeMemory::TreeMemory(const DumpOptions& options, ImageStore& store)
 
 void TreeMemory::prepare(std::span<const pid_t> pids, uint64_t private_bytes) {
   if (!runs_on(options_)) return;
-  forks_wanted_ = options_.snapshot == MemorySnapshot::fork;
+  forked_ = options_.snapshot == MemorySnapshot::fork;
   if (options_.snapshot == MemorySnapshot::automatic && private_bytes > kLiveBudgetBytes) {
     const double rate = written_a_second(pids);
-    forks_wanted_ = fork_costs_less(private_bytes, rate);
+    forked_ = fork_costs_less(private_bytes, rate);
     log_info("{} MiB of memory, {:.2f} of it written in a second: {}", private_bytes >> 20, rate,
-             forks_wanted_ ? "saved from a fork" : "copied while the tasks stand still");
+             forked_ ? "saved from a fork" : "copied while the tasks stand still");
   }
-  if (!forks_wanted_) snapshot_.expect(private_bytes);
+  if (!forked_) snapshot_.expect(private_bytes);
 }
 
 void TreeMemory::start(Processes processes, bool related, Workers& workers) {
@@ -60,7 +60,7 @@ void TreeMemory::start(Processes processes, bool related, Workers& workers) {
     std::vector<uint64_t>& pointers = stack_pointers_.emplace_back();
     for (const FrozenThread& t : p->threads) pointers.push_back(arch::stack_pointer(t.tracee->own_registers()));
   }
-  if (!forks_wanted_) start_copies(workers);
+  if (!forked_) start_copies(workers);
 }
 
 // The pages of a task are copied by the workers while the tracing thread borrows it: the calls that it makes meanwhile
@@ -90,7 +90,8 @@ void TreeMemory::copy(size_t i, TaskPages from) {
 }
 
 void TreeMemory::fork(Workers& workers, StopWaiter& waiter) {
-  if (!forks_.make(processes_, waiter)) start_copies(workers);
+  forked_ = forks_.make(processes_, waiter);
+  if (!forked_) start_copies(workers);
 }
 
 void TreeMemory::finish(std::span<const MemoryObject> objects, Workers& workers) {
@@ -99,11 +100,10 @@ void TreeMemory::finish(std::span<const MemoryObject> objects, Workers& workers)
   for (const MemoryObject& o : objects) copies_.push_back(snapshot_.copy_object(o.fd.get(), o.name));
   writers_.resize(copies_.size());
   if (std::all_of(copies_.begin(), copies_.end(), [](const PageCopy& c) { return c.kept(); })) return;
-  for (size_t i = forks_.empty() ? 0 : processes_.size(); i < copies_.size(); ++i) store(i);
+  for (size_t i = forked_ ? processes_.size() : 0; i < copies_.size(); ++i) store(i);
 }
 
 void TreeMemory::drain() {
-  if (forks_.empty()) return;
   for (size_t i = 0; i < processes_.size(); ++i) {
     // It shares all of its pages with its parent.
     copy(i, {.pid = forks_.pid(i),

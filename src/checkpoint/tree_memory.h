@@ -31,7 +31,8 @@ class TreeMemory {
 
   // The steps of a dump, in this order. While the tasks still run: decides, and makes room.
   void prepare(std::span<const pid_t> pids, uint64_t private_bytes);
-  bool forks() const { return forks_wanted_; }
+  // The memory is to be forked; after fork(): it is.
+  bool forks() const { return forked_; }
   // When all is looked at: the workers copy, beside whatever else is done, if nothing is to be forked. The processes
   // outlive this object's use of them. `related`: some are parent and child.
   void start(Processes processes, bool related, Workers& workers);
@@ -39,7 +40,7 @@ class TreeMemory {
   void fork(Workers& workers, StopWaiter& waiter);
   // Waits for the workers, and copies the shared objects. What did not fit into memory is in its file afterwards.
   void finish(std::span<const MemoryObject> objects, Workers& workers);
-  // The tasks run: copies what the forks hold, and ends them.
+  // The tasks run, and their memory is forked: copies what the forks hold, and ends them.
   void drain();
   // Stores the rest.
   void store();
@@ -57,7 +58,7 @@ class TreeMemory {
   Processes processes_;
   std::span<const MemoryObject> objects_;
   bool related_ = false;
-  bool forks_wanted_ = false;
+  bool forked_ = false;
   std::vector<std::vector<uint64_t>> stack_pointers_;  // of all threads of each process
   std::vector<PageCopy> copies_;                       // of the processes, then of the shared objects
   std::vector<std::unique_ptr<PagemapWriter>> writers_;

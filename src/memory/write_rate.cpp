@@ -62,10 +62,10 @@ double written_a_second(std::span<const pid_t> pids) {
   std::vector<uint64_t> ends;  // of the ranges, in pages
   for (pid_t pid : pids) {
     try {
-      const ProcDir dir(pid);
+      ProcDir dir(pid);
       files.push_back(dir.open("mem", O_RDONLY));
       files.push_back(dir.open("pagemap", O_RDONLY));
-      for (const Mapping& m : parse_maps(ProcDir(pid).read("maps"))) {
+      for (const Mapping& m : parse_maps(dir.read("maps"))) {
         if (!m.write || m.shared) continue;
         ranges.push_back(
             {m.start, m.size_bytes() / page_size_bytes(), files[files.size() - 2].get(), files.back().get()});
